@@ -1,0 +1,1 @@
+"""AFOV's core: from a LiDAR sweep to open-vocabulary labels. No ROS, no training."""
