@@ -1,0 +1,125 @@
+"""What can be set. Defaults run; a YAML file and flags override them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from afov.errors import InputError
+from afov.frames import Source
+from afov.voxels import VoxelGrid
+from afov_train.network.config import NetworkConfig
+from afov_train.teachers.config import TeacherConfig
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The recorded drive: a bag or a nuScenes tree."""
+
+    bag: Path | None = None
+    """ROS 1 bag, rosbag2 folder, .mcap or .db3; also Foxglove's protobuf MCAP."""
+    cloud_topic: str | None = None
+    """The LiDAR's topic, when the bag has more than one cloud."""
+    image_topics: tuple[str, ...] = ()
+    """The cameras' image topics; all that are found when none is named."""
+    extrinsics: Path | None = None
+    """YAML with the sensors' mounts, where the bag has no tf."""
+    tolerance: float = 0.1
+    """Seconds between a sweep and the image it is paired with, at most."""
+    nuscenes: Path | None = None
+    """Root of a nuScenes tree."""
+    version: str = "v1.0-mini"
+    """nuScenes version: v1.0-mini or v1.0-trainval."""
+    split: str | None = None
+    """Official nuScenes split; every scene when none is named."""
+    sweeps: bool = False
+    """nuScenes: the sweeps between keyframes, too."""
+    every: int = 1
+    """Take every n-th sweep."""
+
+
+@dataclass(frozen=True)
+class TeachConfig:
+    """How segments in the images become labels of the points."""
+
+    occlusion: bool = True
+    """Leave out points that a nearer surface hides from the camera (the paper does not test)."""
+    min_score: float = 0.0
+    """Segments with a lower score label nothing."""
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Distillation: cross-entropy + Lovász on the pseudo-labelled voxels (2405.15286, sec. 3.3)."""
+
+    steps: int = 700
+    """Optimizer steps; the schedule (one cycle) spans them."""
+    batch: int = 2
+    """Sweeps per step."""
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.01
+    temperature: float = 0.07
+    """Divides the cosines between points and phrases."""
+    class_weight: Literal["none", "sqrt"] = "sqrt"
+    """"sqrt": cross-entropy weighted by 1 / sqrt(class share), so that rare classes survive."""
+    augment: bool = True
+    """Rotation about z, flips, scale."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything one run depends on; written beside its results."""
+
+    recording: Recording = field(default_factory=Recording)
+    test: Recording = field(default_factory=Recording)
+    """A second recording with truth, for evaluation; by default the first."""
+    vocabulary: str = "nuscenes16"
+    """A preset (nuscenes16, semantickitti19) or a YAML file."""
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    grid: VoxelGrid = field(default_factory=VoxelGrid)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    teach: TeachConfig = field(default_factory=TeachConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    runs: Path = Path("runs")
+    """Each run gets a time-stamped folder here; `latest` points to the newest."""
+    run: Path | None = None
+    """Continue in this run folder: what is already taught is not taught again."""
+    inspect: bool = False
+    """Only say what the recording holds, with a picture of its first sweep on its images."""
+
+
+def open_recording(recording: Recording, *, truth: bool = False) -> Source:
+    """The source behind the settings.
+
+    Args:
+        truth: read ground truth too; only evaluation asks for it.
+
+    Raises:
+        InputError: none or two recordings are named, or the one named cannot be opened.
+    """
+    if (recording.bag is None) == (recording.nuscenes is None):
+        raise InputError("name one recording: --bag FILE, or --nuscenes ROOT --version VERSION")
+    if recording.bag is not None:
+        from afov.sources.bags import BagSource, BagTopics
+
+        topics = BagTopics(cloud=recording.cloud_topic, images=recording.image_topics)
+        return BagSource(
+            recording.bag,
+            topics,
+            extrinsics=recording.extrinsics,
+            truth=truth,
+            tolerance_s=recording.tolerance,
+            every=recording.every,
+        )
+    from afov.sources.nuscenes import NuScenesSource
+
+    assert recording.nuscenes is not None
+    return NuScenesSource(
+        recording.nuscenes,
+        recording.version,
+        recording.split,
+        sweeps=recording.sweeps,
+        truth=truth,
+    )

@@ -1,0 +1,135 @@
+"""Distil: the sparse 3D network learns the teacher's labels (2405.15286, section 3.3)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+from torch.utils.data import DataLoader
+
+from afov.text_bank import TextBank
+from afov.voxels import VoxelGrid
+from afov_train.config import DistillConfig
+from afov_train.losses import ce_lovasz
+from afov_train.network import build_network
+from afov_train.network.config import NetworkConfig
+from afov_train.sweeps import TaughtSweeps, class_weights, collate
+
+
+class Distillation(lightning.LightningModule):
+    """The student's embeddings against the text bank: a class scores as its best phrase.
+
+    Args:
+        network: sparse U-Net to CLIP-space embeddings.
+        text_bank: of the teacher, frozen.
+        weights: (K + 1,) per class id, for the cross-entropy.
+    """
+
+    text: torch.Tensor
+    owner: torch.Tensor
+    weights: torch.Tensor
+
+    def __init__(
+        self, network: nn.Module, text_bank: TextBank, weights: torch.Tensor, config: DistillConfig
+    ) -> None:
+        super().__init__()
+        self.network, self.config = network, config
+        owner = text_bank.vocabulary.phrase_class_id.astype(np.int64)
+        labelled = owner > 0
+        self.register_buffer("text", torch.from_numpy(text_bank.embeddings[labelled]))
+        self.register_buffer("owner", torch.from_numpy(owner[labelled] - 1))
+        self.register_buffer("weights", weights)
+        self.classes = len(text_bank.vocabulary.labelled)
+
+    def class_logits(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """(V, E) to (V, K + 1): cosine over temperature; column 0, unlabelled, is never chosen."""
+        cosine = normalize(embeddings, dim=1) @ self.text.T
+        best = cosine.new_full((len(cosine), self.classes), -1.0)
+        best = best.scatter_reduce(1, self.owner.expand_as(cosine), cosine, "amax")
+        logits = best / self.config.temperature
+        return torch.cat((logits.new_full((len(logits), 1), -1e4), logits), 1)
+
+    def training_step(self, batch: tuple[torch.Tensor, ...], _: int) -> torch.Tensor:
+        features, coords, labels = batch
+        embeddings = self.network(features, coords, self.config.batch)
+        loss = ce_lovasz(self.class_logits(embeddings), labels, weight=self.weights)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(
+            self.parameters(), self.config.learning_rate, weight_decay=self.config.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.config.learning_rate, self.config.steps, pct_start=0.15
+        )
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+def distill(
+    files: Sequence[Path],
+    text_bank: TextBank,
+    network: NetworkConfig,
+    grid: VoxelGrid,
+    config: DistillConfig,
+    folder: Path,
+) -> nn.Module:
+    """Trains the student on taught sweeps.
+
+    Args:
+        files: of `teach`.
+        folder: where the losses (CSV) and the checkpoint of the last step go.
+
+    Returns:
+        The network after the last step (never the best by ground truth), in evaluation mode.
+    """
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    module = Distillation(
+        build_network(network, text_bank.embeddings.shape[1]),
+        text_bank,
+        class_weights(files, text_bank.vocabulary)
+        if config.class_weight == "sqrt"
+        else torch.ones(len(text_bank.vocabulary.labelled) + 1),
+        config,
+    )
+    sweeps = TaughtSweeps(
+        files,
+        text_bank.vocabulary,
+        grid,
+        network.inputs,
+        config.augment,
+        config.seed,
+        config.steps * config.batch,
+    )
+    loader: DataLoader[Any] = DataLoader(
+        sweeps, config.batch, collate_fn=collate, num_workers=1, multiprocessing_context="spawn"
+    )
+    from lightning.pytorch.callbacks import RichProgressBar
+    from lightning.pytorch.loggers import CSVLogger
+
+    trainer = lightning.Trainer(
+        max_steps=config.steps,
+        accelerator="auto",
+        devices=1,
+        logger=CSVLogger(folder, name="", version=""),
+        callbacks=[RichProgressBar()],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
+    with warnings.catch_warnings():
+        # Lightning asks for more loader workers than a laptop has cores to give.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        trainer.fit(module, loader)
+    from safetensors.torch import save_file
+
+    state = {name: value.contiguous() for name, value in module.network.state_dict().items()}
+    save_file(state, folder / "network.safetensors")
+    return module.network.eval()

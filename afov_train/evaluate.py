@@ -1,0 +1,119 @@
+"""Evaluate: one confusion matrix per question, over all sweeps; classes by name."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from afov.errors import InputError
+from afov.frames import Frame, Source
+from afov.metrics import confusion, iou
+from afov.pairing import pair
+from afov.student import Student
+from afov.vocabulary import Vocabulary
+from afov_train.config import TeachConfig
+from afov_train.progress import track
+from afov_train.teach import TaughtSweep, project
+from afov_train.teachers.segments import Teacher
+
+Predict = Callable[[Frame], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Confusion matrices (K + 1, K + 1), rows truth, by question: "student, covered", ..."""
+
+    vocabulary: Vocabulary
+    matrices: dict[str, np.ndarray]
+    sweeps: int
+
+    def mean_iou(self, question: str) -> float:
+        """Mean over the classes that truth or prediction holds."""
+        return float(np.nanmean(iou(self.matrices[question])))
+
+    def accuracy(self, question: str) -> float:
+        """Share of the points with truth that got their class; unlabelled counts as wrong."""
+        matrix = self.matrices[question][1:]
+        return float(np.trace(matrix[:, 1:]) / max(matrix.sum(), 1))
+
+    def rows(self) -> list[list[str]]:
+        """A table: per class, one column per question; then mIoU and accuracy."""
+        columns = list(self.matrices)
+        rows = [["class", *columns]]
+        per_class = [iou(self.matrices[c]) for c in columns]
+        for i, category in enumerate(self.vocabulary.labelled):
+            cells = ["-" if np.isnan(v[i]) else f"{100 * v[i]:.1f}" for v in per_class]
+            rows.append([category.name, *cells])
+        rows.append(["mIoU", *(f"{100 * self.mean_iou(c):.1f}" for c in columns)])
+        rows.append(["accuracy", *(f"{100 * self.accuracy(c):.1f}" for c in columns)])
+        return rows
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join([*lines, f"IoU in %, {self.sweeps} sweeps"])
+
+    def save(self, folder: Path) -> None:
+        """metrics.csv, the table; metrics.json, the same with the confusion matrices."""
+        with (folder / "metrics.csv").open("w", newline="") as stream:
+            csv.writer(stream).writerows(self.rows())
+        content = {
+            question: {
+                "mIoU": self.mean_iou(question),
+                "accuracy": self.accuracy(question),
+                "confusion": matrix.tolist(),
+            }
+            for question, matrix in self.matrices.items()
+        }
+        (folder / "metrics.json").write_text(
+            json.dumps({"sweeps": self.sweeps, "names": self.vocabulary.names, **content}, indent=1)
+        )
+
+
+def covered(frame: Frame) -> np.ndarray:
+    """(N,) bool: which points project into any image."""
+    seen = np.zeros(len(frame.sweep), bool)
+    for image in frame.images:
+        seen[pair(frame.sweep.xyz, image).point] = True
+    return seen
+
+
+def evaluate(source: Source, student: Student, teacher: Teacher, config: TeachConfig) -> Evaluation:
+    """The student on all points, on those cameras see and on those they do not, and its teacher.
+
+    Args:
+        source: opened with truth.
+
+    Raises:
+        InputError: no frame has truth.
+    """
+    vocabulary = student.vocabulary
+    size = len(vocabulary.labelled)
+    questions = ("teacher, covered", "student, covered", "student, uncovered", "student, all")
+    matrices = {q: np.zeros((size + 1, size + 1), np.int64) for q in questions}
+    sweeps = 0
+    for frame in track(source, "evaluate", len(source)):
+        if frame.truth is None:
+            continue
+        sweeps += 1
+        truth, seen = frame.truth.class_id, covered(frame)
+        predicted = student.label(frame.sweep).class_id
+        segments = [
+            teacher.segments(image.image, token=frame.token, camera=image.name)
+            for image in frame.images
+        ]
+        phrase, _ = project(frame, segments, config)
+        taught = TaughtSweep(frame.token, frame.sweep, phrase, seen).class_id(vocabulary)
+        matrices["teacher, covered"] += confusion(truth[seen], taught[seen], size)
+        matrices["student, covered"] += confusion(truth[seen], predicted[seen], size)
+        matrices["student, uncovered"] += confusion(truth[~seen], predicted[~seen], size)
+        matrices["student, all"] += confusion(truth, predicted, size)
+    if not sweeps:
+        raise InputError(f"{source.name}: no frame has ground truth, so nothing can be evaluated")
+    return Evaluation(vocabulary, matrices, sweeps)

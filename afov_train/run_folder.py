@@ -1,0 +1,43 @@
+"""A run's folder: time-stamped, with what it was run with; `latest` points to the newest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import time
+from pathlib import Path
+
+import yaml
+
+from afov.config import to_dict
+from afov_train.config import TrainConfig
+
+PACKAGES = ("afov", "torch", "open_clip_torch", "lightning", "onnxruntime", "numpy")
+
+
+def open_run(config: TrainConfig) -> Path:
+    """Makes (or takes up) the run folder and writes config.yaml and versions.json into it."""
+    folder = config.run
+    if folder is None:
+        folder = config.runs / time.strftime("%Y-%m-%d_%H-%M-%S")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    (folder / "versions.json").write_text(json.dumps(versions(), indent=1))
+    if config.run is None:
+        latest = config.runs / "latest"
+        if latest.is_symlink() or not latest.exists():
+            latest.unlink(missing_ok=True)
+            latest.symlink_to(folder.name)
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in (*PACKAGES, "spconv-cu120", "spconv-cu126"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
