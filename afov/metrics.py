@@ -15,13 +15,14 @@ def confusion(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.nda
         (classes + 1, classes + 1) int64, rows are truth.
 
     Raises:
-        ValueError: an id above `classes`, or arrays of unequal length.
+        ValueError: an id outside 0..classes, or arrays of unequal length.
     """
     size = classes + 1
     if len(truth) != len(prediction):
         raise ValueError(f"{len(truth)} labels of truth, {len(prediction)} predicted")
-    if len(truth) and max(int(truth.max()), int(prediction.max())) >= size:
-        raise ValueError(f"class id above {classes}")
+    for ids in (truth, prediction):
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < size:
+            raise ValueError(f"class id outside 0..{classes}")
     flat = truth.astype(np.int64) * size + prediction.astype(np.int64)
     return np.bincount(flat, minlength=size * size).reshape(size, size)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from afov.cameras import Camera
+from afov.errors import InputError
 from afov.frames import CameraImage
 
 MIN_DEPTH = 1.0  # metres, as the official code
@@ -48,28 +51,69 @@ def pair(
     inside = np.flatnonzero(inside)
     col, row = np.rint(uv[inside]).astype(np.int64).T
     pairs = Pairs(ahead[inside], row, col, depth[inside])
-    return _visible(pairs, image) if occlusion else pairs
+    return _visible(pairs, image.camera) if occlusion else pairs
 
 
-def _visible(pairs: Pairs, image: CameraImage) -> Pairs:
-    """Pairs that no clearly nearer point hides.
+def transfer(
+    xyz: np.ndarray,
+    images: Sequence[CameraImage],
+    label_maps: Sequence[np.ndarray],
+    *,
+    none: int = 0,
+    occlusion: bool = False,
+) -> np.ndarray:
+    """Carries labels from pixels to points (2405.15286, official code).
 
-    Neighbouring beams stand a degree or so apart, wider than a pixel, so the nearest depth is
-    kept in cells of about that size and spread to the cells around.
+    A point that two cameras see takes the later one's label; pixels without one never overwrite.
+
+    Args:
+        label_maps: per image (H, W) integers, `none` where a pixel has no label.
+
+    Returns:
+        (N,) int64, `none` where no camera has a label for the point.
+
+    Raises:
+        InputError: a map of another size than its camera.
     """
-    focal = image.camera.K[0, 0]
-    cell = max(1.0, np.deg2rad(0.9) * focal)
-    height = int(image.camera.height / cell) + 3
-    width = int(image.camera.width / cell) + 3
-    r, c = (pairs.row / cell).astype(int) + 1, (pairs.col / cell).astype(int) + 1
-    nearest = np.full((height, width), np.inf)
-    np.minimum.at(nearest, (r, c), pairs.depth)
-    around = nearest.copy()
-    # Only up and down, and only where both sides are nearer: a surface, not an edge beside.
-    above, below = nearest[:-2, 1:-1], nearest[2:, 1:-1]
-    left, right = nearest[1:-1, :-2], nearest[1:-1, 2:]
-    between = np.minimum(np.maximum(above, below), np.maximum(left, right))
-    around[1:-1, 1:-1] = np.minimum(around[1:-1, 1:-1], between)
-    hidden = pairs.depth > around[r, c] + np.maximum(0.7, 0.06 * pairs.depth)
-    seen = ~hidden
+    labels = np.full(len(xyz), none, np.int64)
+    for image, label_map in zip(images, label_maps, strict=True):
+        size = (image.camera.height, image.camera.width)
+        if label_map.shape != size:
+            raise InputError(
+                f"{image.name}: labels of {label_map.shape} rows and columns, the camera has {size}"
+            )
+        pairs = pair(xyz, image, occlusion=occlusion)
+        found = label_map[pairs.row, pairs.col]
+        labels[pairs.point[found != none]] = found[found != none]
+    return labels
+
+
+# The depth buffer of the occlusion test. Cells are finer than the gap between two rings of a
+# 32-beam sensor (1.3 degrees, about five cells), so gaps that a near surface leaves between its
+# rings are closed, and the surface is grown by one cell on every side, because it ends somewhere
+# between its last return and the first one that misses it.
+CELL = np.deg2rad(0.3)
+CLOSED, GROWN = 7, 1  # cells
+
+
+def _visible(pairs: Pairs, camera: Camera) -> Pairs:
+    """Pairs that no clearly nearer point hides: more than 0.5 m and 5% of the depth."""
+    cell = max(1.0, CELL * camera.K[0, 0])
+    row, col = (pairs.row / cell).astype(np.int64), (pairs.col / cell).astype(np.int64)
+    nearest = np.full((int(camera.height / cell) + 1, int(camera.width / cell) + 1), np.inf)
+    np.minimum.at(nearest, (row, col), pairs.depth)
+    nearest = _slide(np.min, nearest, CLOSED, axis=0, beyond=np.inf)
+    nearest = _slide(np.max, nearest, CLOSED - 2 * GROWN, axis=0, beyond=-np.inf)
+    nearest = _slide(np.min, nearest, 1 + 2 * GROWN, axis=1, beyond=np.inf)
+    seen = pairs.depth <= nearest[row, col] + np.maximum(0.5, 0.05 * pairs.depth)
     return Pairs(pairs.point[seen], pairs.row[seen], pairs.col[seen], pairs.depth[seen])
+
+
+def _slide(
+    of: Callable[..., np.ndarray], grid: np.ndarray, cells: int, *, axis: int, beyond: float
+) -> np.ndarray:
+    """Minimum or maximum over an odd number of cells around each, along one axis."""
+    margin = [(0, 0), (0, 0)]
+    margin[axis] = (cells // 2, cells // 2)
+    wide = np.pad(grid, margin, constant_values=beyond)
+    return of(np.lib.stride_tricks.sliding_window_view(wide, cells, axis), axis=-1)

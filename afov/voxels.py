@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from afov.errors import InputError
+
 # Beyond this a coordinate is a fault, not a return; it also keeps the packed keys in 63 bits.
 REACH = 1000.0  # metres
 
@@ -43,9 +45,9 @@ class VoxelGrid:
 
     def __post_init__(self) -> None:
         if self.kind not in ("cylindrical", "cartesian"):
-            raise ValueError(f"voxel grid: kind {self.kind!r}")
-        if not all(s >= 0.001 for s in self.size):
-            raise ValueError(f"voxel grid: size {self.size}, expected at least 0.001 each")
+            raise InputError(f"voxel grid: kind {self.kind!r}, expected cylindrical or cartesian")
+        if len(self.size) != 3 or not all(s >= 0.001 for s in self.size):
+            raise InputError(f"voxel grid: size {self.size}, expected three, each at least 0.001")
 
     def coordinates(self, xyz: np.ndarray) -> np.ndarray:
         """Continuous coordinates in units of a voxel, float32 as the official code has them.
