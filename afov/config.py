@@ -105,9 +105,8 @@ def _value(hint: Any, value: Any, where: str, key: str) -> Any:
     elif hint is Path:
         if isinstance(value, str | Path) and str(value):
             return Path(value)
-    elif origin is None and isinstance(value, hint):
-        if hint is bool or not isinstance(value, bool):  # True is an int, but no number of doors
-            return value
+    elif origin is None and isinstance(value, hint) and (hint is bool) == isinstance(value, bool):
+        return value  # True is an int, but no number of doors
     raise InputError(f"{where}: {key}: expected {_described(hint)}, got {value!r}")
 
 

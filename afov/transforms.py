@@ -27,7 +27,9 @@ def inverse(matrix: np.ndarray) -> np.ndarray:
     return result
 
 
-def matrix_from(rotation: np.ndarray, translation: np.ndarray, where: str = "transform") -> np.ndarray:
+def matrix_from(
+    rotation: np.ndarray, translation: np.ndarray, where: str = "transform"
+) -> np.ndarray:
     """(4, 4) float64 from a quaternion x y z w (as ROS orders it) and a translation in metres.
 
     Raises:
@@ -110,18 +112,24 @@ class _Edge:
 
 
 class TransformTree:
-    """Coordinate frames and how they stand in each other, over time."""
+    """Coordinate frames and how they stand in each other, over time.
+
+    Names may begin with a slash, as in ROS 1; it makes no difference. Within the buffer, poses are
+    interpolated; up to 0.1 s beyond either end the nearest one holds, and further out none does.
+    """
 
     def __init__(self) -> None:
         self._edges: dict[str, _Edge] = {}
 
     def add_static(self, parent: str, child: str, matrix: np.ndarray) -> None:
         """Sets `child` in `parent` for all time; (4, 4), takes child coordinates to parent's."""
+        parent, child = _bare(parent), _bare(child)
         self._check(parent, child)
         self._edges[child] = _Edge(parent, True, [0], [matrix])
 
     def add(self, parent: str, child: str, stamp: int, matrix: np.ndarray) -> None:
         """Adds the pose of `child` in `parent` at `stamp` (nanoseconds), in any order."""
+        parent, child = _bare(parent), _bare(child)
         edge = self._edges.get(child)
         if edge is None or edge.static or edge.parent != parent:
             self._check(parent, child)
@@ -176,6 +184,7 @@ class TransformTree:
             InputError: a frame that does not exist, two frames that are not connected, or a time
                 that no transform covers; it lists the frames that exist.
         """
+        target, source = _bare(target), _bare(source)
         up_target, up_source = self._path(target), self._path(source)
         if fixed is None:
             common = [f for f in up_source if f in up_target]
@@ -185,7 +194,7 @@ class TransformTree:
                 )
             same_time = source_stamp is None or source_stamp == stamp
             fixed = common[0] if same_time else common[-1]
-        elif fixed not in up_target or fixed not in up_source:
+        elif (fixed := _bare(fixed)) not in up_target or fixed not in up_source:
             raise InputError(
                 f"fixed frame {fixed!r} is not above both {target!r} and {source!r}; "
                 f"frames: {self._listed()}"
@@ -202,6 +211,7 @@ class TransformTree:
         return matrix
 
     def _path(self, frame: str) -> list[str]:
+        frame = _bare(frame)
         if frame not in self.frames:
             raise InputError(f"no frame {frame!r} in the transforms; frames: {self._listed()}")
         path = [frame]
@@ -220,3 +230,7 @@ class TransformTree:
 
     def _listed(self) -> str:
         return ", ".join(self.frames) or "none at all"
+
+
+def _bare(frame: str) -> str:
+    return frame.lstrip("/")
