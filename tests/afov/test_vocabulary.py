@@ -12,10 +12,45 @@ from afov.text_bank import TextBank
 from afov.vocabulary import PRESETS, Vocabulary
 
 # Written here as their publishers list them, not read from the presets.
-NUSCENES = """barrier bicycle bus car construction_vehicle motorcycle pedestrian traffic_cone trailer
-    truck driveable_surface other_flat sidewalk terrain manmade vegetation""".split()
-KITTI = """car bicycle motorcycle truck other-vehicle person bicyclist motorcyclist road parking
-    sidewalk other-ground building fence vegetation trunk terrain pole traffic-sign""".split()
+NUSCENES = [
+    "barrier",
+    "bicycle",
+    "bus",
+    "car",
+    "construction_vehicle",
+    "motorcycle",
+    "pedestrian",
+    "traffic_cone",
+    "trailer",
+    "truck",
+    "driveable_surface",
+    "other_flat",
+    "sidewalk",
+    "terrain",
+    "manmade",
+    "vegetation",
+]
+KITTI = [
+    "car",
+    "bicycle",
+    "motorcycle",
+    "truck",
+    "other-vehicle",
+    "person",
+    "bicyclist",
+    "motorcyclist",
+    "road",
+    "parking",
+    "sidewalk",
+    "other-ground",
+    "building",
+    "fence",
+    "vegetation",
+    "trunk",
+    "terrain",
+    "pole",
+    "traffic-sign",
+]
 
 
 @pytest.mark.parametrize(
