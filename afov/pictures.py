@@ -15,7 +15,9 @@ BACKGROUND = (18, 20, 24)
 TEXT = (235, 235, 235)
 
 
-def overlay(image: CameraImage, xyz: np.ndarray, colors: np.ndarray, radius: int = 2) -> Image.Image:
+def overlay(
+    image: CameraImage, xyz: np.ndarray, colors: np.ndarray, radius: int = 2
+) -> Image.Image:
     """The image, dimmed, with every visible point as a coloured square.
 
     Args:

@@ -104,7 +104,9 @@ class Vocabulary:
         """Checks plain data from outside; `where` names its file in errors."""
         if not isinstance(data, Mapping) or not isinstance(data.get("classes"), list):
             raise InputError(f"{where}: expected a mapping with a list 'classes'")
-        classes = [_category(entry, f"{where}, class {i}") for i, entry in enumerate(data["classes"])]
+        classes = [
+            _category(entry, f"{where}, class {i}") for i, entry in enumerate(data["classes"])
+        ]
         return cls(str(data.get("name", "custom")), tuple(classes))
 
     @classmethod
@@ -132,7 +134,11 @@ _KEYS = ("name", "phrases", "color", "thing", "absorber")
 
 
 def _category(entry: Any, where: str) -> Category:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or not entry["name"]:
+    if (
+        not isinstance(entry, Mapping)
+        or not isinstance(entry.get("name"), str)
+        or not entry["name"]
+    ):
         raise InputError(f"{where}: expected a mapping with a 'name'")
     where = f"{where} ({entry['name']})"
     for key in entry:

@@ -23,8 +23,7 @@ def configured(cls: type[C], prog: str, args: list[str]) -> C:
             raise InputError("--config: expected a YAML file behind it")
         default = load_yaml(cls, Path(args[place + 1]))
         args = args[:place] + args[place + 2 :]
-    flat = (tyro.conf.OmitSubcommandPrefixes,)
-    return tyro.cli(cls, prog=prog, args=args, default=default or cls(), config=flat)
+    return tyro.cli(cls, prog=prog, args=args, default=default or cls())
 
 
 def train(args: list[str] | None = None) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from afov.errors import InputError
 from afov.frames import Source
@@ -72,7 +74,8 @@ class DistillConfig:
 class TrainConfig:
     """Everything one run depends on; written beside its results."""
 
-    recording: Recording = field(default_factory=Recording)
+    # No prefix on the command line: --bag, not --recording.bag.
+    recording: Annotated[Recording, tyro.conf.arg(name="")] = field(default_factory=Recording)
     test: Recording = field(default_factory=Recording)
     """A second recording with truth, for evaluation; by default the first."""
     vocabulary: str = "nuscenes16"

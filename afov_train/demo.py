@@ -1,6 +1,6 @@
 """The main job, start to end: a simulated drive, a student, the node on it, pictures.
 
-    python -m afov_train.demo --out demo
+python -m afov_train.demo --out demo
 """
 
 from __future__ import annotations
@@ -8,18 +8,18 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from afov.sources.bags import BagSource
+from afov.student import Student
 
 from afov import pictures
 from afov.errors import InputError
 from afov.frames import Frame
-from afov.sources.bags import BagSource
-from afov.student import Student
 from afov_train.cli import configured
 from afov_train.config import Recording, TrainConfig
 from afov_train.simulation.command import write
@@ -49,6 +49,7 @@ def main(demo: Demo) -> None:
     from dataclasses import replace
 
     from afov_ros.live import label_live
+
     from afov_train.pipeline import train
 
     began = time.monotonic()
@@ -70,7 +71,9 @@ def main(demo: Demo) -> None:
     shutil.copy(run / "metrics.csv", demo.out / "iou.csv")
 
     with timed("the node labels the test drive, replayed over DDS at 20 Hz"):
-        live = label_live(model, test, cloud="/lidar_top", out=demo.out / "labelled.mcap", rate=20.0)
+        live = label_live(
+            model, test, cloud="/lidar_top", out=demo.out / "labelled.mcap", rate=20.0
+        )
         print(live)
         if live.lost:
             raise InputError(f"{live.lost} of {live.sent} sweeps were lost between player and node")
@@ -82,7 +85,7 @@ def main(demo: Demo) -> None:
         print(f"  {file}")
     print(
         "next: your own drive\n"
-        "  .venv/bin/afov-train --recording.bag drive.mcap --inspect\n"
+        "  .venv/bin/afov-train --bag drive.mcap --inspect\n"
         f"  ros2 launch afov_ros afov.launch.py model:=$PWD/{model}"
     )
 

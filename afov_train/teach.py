@@ -124,7 +124,9 @@ def teach(source: Source, teacher: Teacher, config: TeachConfig, folder: Path) -
         covered += int(taught.covered.sum())
         labelled += int((taught.phrase != NO_PHRASE).sum())
     if not files:
-        raise InputError(f"{source.name}: no frame could be read; skipped: {source.skipped or 'none'}")
+        raise InputError(
+            f"{source.name}: no frame could be read; skipped: {source.skipped or 'none'}"
+        )
     if not labelled:
         raise InputError(
             f"{source.name}: not one point got a label ({covered} of {points} seen by a camera); "

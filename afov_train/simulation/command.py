@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from afov.errors import InputError
 from afov_train.simulation.config import SimConfig
@@ -15,7 +18,7 @@ class SimCommand:
 
     out: str = ""
     """drive.mcap (ROS 2), foxglove:drive.mcap (as nuscenes2mcap writes), or nuscenes:DIR."""
-    drive: SimConfig = field(default_factory=SimConfig)
+    drive: Annotated[SimConfig, tyro.conf.arg(name="")] = field(default_factory=SimConfig)
 
     def run(self) -> Path:
         """Simulates the drive and writes it.

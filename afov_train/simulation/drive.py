@@ -104,9 +104,7 @@ def _columns(
     return sector(moment, columns, poses, mounts.base_from_lidar, rng)
 
 
-def _join(
-    sectors: list[Returns], lidar_from_street: np.ndarray, stamp: int
-) -> tuple[Sweep, Truth]:
+def _join(sectors: list[Returns], lidar_from_street: np.ndarray, stamp: int) -> tuple[Sweep, Truth]:
     """One sweep in the sensor's frame at its stamp (motion-compensated), in the order of time."""
 
     def joined(name: str) -> np.ndarray:
@@ -121,9 +119,9 @@ def _join(
     return Sweep(points, FIELDS, stamp, "lidar_top"), truth
 
 
-def views(seed: int, index: int, count: int, width: int, height: int) -> Iterator[
-    tuple[np.ndarray, np.ndarray]
-]:
+def views(
+    seed: int, index: int, count: int, width: int, height: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images of one street for training a teacher: rgb (H, W, 3) and raw (H, W), 255 = sky."""
     surfaces = Surfaces(Street(seed * 100_003 + index))
     mounts = rig(width, height)

@@ -351,7 +351,9 @@ def _green(rng: np.random.Generator) -> Color:
 def building(rng: np.random.Generator, length: float, depth: float) -> list[Part]:
     """A house front with rows of windows, a plinth and a flat or gabled roof."""
     h = rng.uniform(5, 17)
-    wall = tuple(float(v) for v in np.clip(rng.uniform(0.4, 0.75) + rng.uniform(-0.13, 0.13, 3), 0, 1))
+    wall = tuple(
+        float(v) for v in np.clip(rng.uniform(0.4, 0.75) + rng.uniform(-0.13, 0.13, 3), 0, 1)
+    )
     roof: Color = ((0.35, 0.14, 0.1), (0.22, 0.22, 0.24), (0.3, 0.24, 0.2))[rng.integers(3)]
     parts = [
         box((length, depth, h), (0, 0, h / 2), wall, Material.FACADE),

@@ -89,9 +89,7 @@ def _render_street(job: tuple[int, int, int]) -> list[tuple[np.ndarray, np.ndarr
     return list(views(seed, street, count, 800, 448))
 
 
-def windows(
-    views: Views, size: int, rng: np.random.Generator
-) -> tuple[torch.Tensor, np.ndarray]:
+def windows(views: Views, size: int, rng: np.random.Generator) -> tuple[torch.Tensor, np.ndarray]:
     """Random windows, more of them about rare classes.
 
     Returns:
@@ -130,7 +128,7 @@ def windows(
 def rectangles(
     labels: np.ndarray, per_window: int, rng: np.random.Generator, purity: float = 0.6
 ) -> Iterator[tuple[int, int, int, int, int, int]]:
-    """Token-aligned rectangles with a clear majority: window, top, bottom, left, right, category."""
+    """Token-aligned rectangles with a majority: window, top, bottom, left, right, category."""
     side = WINDOW // PATCH
     for window, label in enumerate(labels):
         for _ in range(per_window):
@@ -207,12 +205,18 @@ def train(views: Views, vocabulary: Vocabulary, folder: Path, minutes: float, si
     tokenizer = open_clip.SimpleTokenizer(
         str(folder / "bpe_merges.txt.gz"), context_length=config["text_cfg"]["context_length"]
     )
-    mean, std = (torch.tensor(CONFIG["preprocess_cfg"][k]).view(1, 3, 1, 1) for k in ("mean", "std"))
+    mean, std = (
+        torch.tensor(CONFIG["preprocess_cfg"][k]).view(1, 3, 1, 1) for k in ("mean", "std")
+    )
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
     began = saved = time.monotonic()
     step, smooth = 0, 0.0
     while (spent := (time.monotonic() - began) / 60) < minutes:
-        rate = 1e-3 * min(1, (step + 1) / 100) * (0.02 + 0.98 * (1 + np.cos(np.pi * spent / minutes)) / 2)
+        rate = (
+            1e-3
+            * min(1, (step + 1) / 100)
+            * (0.02 + 0.98 * (1 + np.cos(np.pi * spent / minutes)) / 2)
+        )
         optimizer.param_groups[0]["lr"] = rate
         loss = lesson(model, tokenizer, vocabulary, views, size, rng, mean, std)
         optimizer.zero_grad()

@@ -1,0 +1,35 @@
+"""What the network is told of a voxel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from afov.errors import InputError
+from afov.frames import Sweep
+from afov.voxels import Voxels
+
+# Brings each input to the order of 1: intensity of 0..255, metres within a hundred.
+SCALE = {"intensity": 1 / 255, "rho": 1 / 50, "x": 1 / 50, "y": 1 / 50, "z": 1 / 3}
+
+
+def inputs(sweep: Sweep, voxels: Voxels, names: tuple[str, ...]) -> np.ndarray:
+    """(V, C) float32, one column per name, of each voxel's representative point.
+
+    Raises:
+        InputError: the sweep lacks a field that the network needs.
+    """
+    columns = []
+    for name in names:
+        if name == "rho":
+            xy = sweep.points[voxels.representative, :2]
+            column = np.hypot(xy[:, 0], xy[:, 1])
+        elif name in sweep.fields and name in SCALE:
+            column = sweep.points[voxels.representative, sweep.fields.index(name)]
+        else:
+            raise InputError(
+                f"cloud {sweep.frame_id!r}: no field {name!r}, which the model needs; its fields: "
+                f"{', '.join(sweep.fields)}; train with network.inputs that the sensor has"
+            )
+        # A NaN in one field must not spread to the neighbours.
+        columns.append(np.nan_to_num(column, posinf=0, neginf=0) * np.float32(SCALE[name]))
+    return np.stack(columns, 1).astype(np.float32)

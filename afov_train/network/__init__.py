@@ -1,0 +1,1 @@
+"""The student network: a sparse U-Net on spconv."""

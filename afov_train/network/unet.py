@@ -1,0 +1,122 @@
+"""Res16UNet (Choy et al. 2019) on spconv: four strides down, four up, residual blocks between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import spconv.pytorch as spconv
+import torch
+from spconv.core import ConvAlgo
+from torch import nn
+
+from afov_train.network.config import SHAPES, NetworkConfig, Shape
+
+# The implicit-GEMM kernels exist on CUDA alone; Native runs everywhere, backward too.
+ALGO = ConvAlgo.Native
+# Far below any coordinate and divisible by all strides, so that floor(c / 2) stays what it is.
+ORIGIN = 1 << 12
+
+
+def subm(cin: int, cout: int, kernel: int, level: int) -> Any:
+    """A submanifold convolution; layers of one level and kernel share their kernel map."""
+    key = f"subm{level}" if kernel == 3 else f"stem{kernel}"
+    return spconv.SubMConv3d(cin, cout, kernel, bias=False, indice_key=key, algo=ALGO)
+
+
+def normed(conv: Any, planes: int) -> Any:
+    """Convolution, BatchNorm, ReLU."""
+    return spconv.SparseSequential(conv, nn.BatchNorm1d(planes), nn.ReLU(inplace=True))
+
+
+class Residual(spconv.SparseModule):
+    """relu(x + norm(conv(relu(norm(conv(x)))))), the shortcut a 1 x 1 where channels change."""
+
+    def __init__(self, cin: int, cout: int, level: int) -> None:
+        super().__init__()
+        self.first = normed(subm(cin, cout, 3, level), cout)
+        self.second = subm(cout, cout, 3, level)
+        self.norm = nn.BatchNorm1d(cout)
+        self.shortcut = (
+            nn.Sequential(nn.Linear(cin, cout, bias=False), nn.BatchNorm1d(cout))
+            if cin != cout
+            else nn.Identity()
+        )
+
+    def forward(self, x: Any) -> Any:
+        out = self.second(self.first(x))
+        return out.replace_feature(
+            torch.relu(self.norm(out.features) + self.shortcut(x.features))
+        )
+
+
+def blocks(cin: int, cout: int, count: int, level: int) -> Any:
+    """`count` residual blocks at one level."""
+    return spconv.SparseSequential(
+        *(Residual(cin if i == 0 else cout, cout, level) for i in range(count))
+    )
+
+
+class UNet(nn.Module):
+    """Points of CLIP space for voxels.
+
+    Args:
+        channels: input features per voxel.
+        embedding: width of the CLIP space.
+    """
+
+    def __init__(self, shape: Shape, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.shape = shape
+        p, n = shape.planes, shape.layers
+        self.stem = normed(subm(channels, shape.stem_planes, shape.stem, 0), shape.stem_planes)
+        into = (shape.stem_planes, *p[:3])
+        self.down = nn.ModuleList(
+            normed(
+                spconv.SparseConv3d(
+                    c, c, 2, 2, bias=False, indice_key=f"down{level}", algo=ALGO
+                ),
+                c,
+            )
+            for level, c in enumerate(into)
+        )
+        self.encode = nn.ModuleList(
+            blocks(c, p[level], n[level], level + 1) for level, c in enumerate(into)
+        )
+        skips = into[::-1]
+        above = (p[3], *p[4:7])
+        self.up = nn.ModuleList(
+            normed(
+                spconv.SparseInverseConv3d(
+                    above[i], p[4 + i], 2, bias=False, indice_key=f"down{3 - i}", algo=ALGO
+                ),
+                p[4 + i],
+            )
+            for i in range(4)
+        )
+        self.decode = nn.ModuleList(
+            blocks(p[4 + i] + skips[i], p[4 + i], n[4 + i], 3 - i) for i in range(4)
+        )
+        self.head = nn.Linear(p[7], embedding)
+
+    def forward(self, features: torch.Tensor, coords: torch.Tensor, batch: int) -> torch.Tensor:
+        """One embedding per voxel, not normalised.
+
+        Args:
+            features: (V, C) float32.
+            coords: (V, 4) int32: sweep in the batch, then the voxel, which may be negative.
+        """
+        shifted = coords + torch.tensor([0, ORIGIN, ORIGIN, ORIGIN], dtype=torch.int32).to(coords)
+        x = self.stem(spconv.SparseConvTensor(features, shifted, [2 * ORIGIN] * 3, batch))
+        skips = []
+        for down, encode in zip(self.down, self.encode, strict=True):
+            skips.append(x)
+            x = encode(down(x))
+        for up, decode in zip(self.up, self.decode, strict=True):
+            x, skip = up(x), skips.pop()
+            x = decode(x.replace_feature(torch.cat((x.features, skip.features), 1)))
+        return self.head(x.features)
+
+
+def build_network(config: NetworkConfig, embedding: int) -> UNet:
+    """The network with fresh weights."""
+    return UNet(SHAPES[config.name], len(config.inputs), embedding)
