@@ -39,6 +39,7 @@ def train(config: TrainConfig) -> Path:
         config=config.network,
         grid=config.grid,
         text_bank=teacher.text_bank,
+        temperature=config.distill.temperature,
         provenance={"recording": source.name, "teacher": teacher.key, **versions()},
         sweep=TaughtSweep.load(taught[0]).sweep,
         folder=run / "model",

@@ -9,12 +9,14 @@ import torch
 from spconv.core import ConvAlgo
 from torch import nn
 
-from afov_train.network.config import SHAPES, NetworkConfig, Shape
+from afov.unet import Shape
+from afov_train.network.config import SHAPES, NetworkConfig
 
 # The implicit-GEMM kernels exist on CUDA alone; Native runs everywhere, backward too.
 ALGO = ConvAlgo.Native
-# Far below any coordinate and divisible by all strides, so that floor(c / 2) stays what it is.
-ORIGIN = 1 << 12
+# The coarsest voxel: origin and extent are multiples of it, so that floor(c / 2) stays what it is
+# and no stride cuts off the last row.
+COARSEST = 16
 
 
 def subm(cin: int, cout: int, kernel: int, level: int) -> Any:
@@ -105,8 +107,11 @@ class UNet(nn.Module):
             features: (V, C) float32.
             coords: (V, 4) int32: sweep in the batch, then the voxel, which may be negative.
         """
-        shifted = coords + torch.tensor([0, ORIGIN, ORIGIN, ORIGIN], dtype=torch.int32).to(coords)
-        x = self.stem(spconv.SparseConvTensor(features, shifted, [2 * ORIGIN] * 3, batch))
+        low = torch.div(coords[:, 1:].amin(0), COARSEST, rounding_mode="floor") * COARSEST
+        shifted = coords.clone()
+        shifted[:, 1:] -= low
+        extent = (shifted[:, 1:].amax(0) // COARSEST + 1) * COARSEST
+        x = self.stem(spconv.SparseConvTensor(features, shifted, extent.tolist(), batch))
         skips = []
         for down, encode in zip(self.down, self.encode, strict=True):
             skips.append(x)

@@ -1,0 +1,144 @@
+"""The model folder: all that a vehicle needs, described, hashed and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afov.errors import InputError
+from afov.text_bank import TextBank
+from afov.unet import Shape
+from afov.vocabulary import Vocabulary
+from afov.voxels import VoxelGrid
+
+FORMAT = 1
+FILES = ("student.onnx", "student.safetensors", "text_bank.safetensors")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What a folder holds, checked.
+
+    Attributes:
+        onnx: the graph, serialised.
+        weights: the same weights by name, float32, BatchNorm folded.
+        shape: of the U-Net.
+        grid: voxels; inputs: names of a voxel's features.
+        text_bank: trained vocabulary with its embeddings.
+        temperature: divides cosines before the softmax.
+        provenance: what it was trained on and with.
+    """
+
+    folder: Path
+    onnx: bytes
+    weights: dict[str, np.ndarray]
+    shape: Shape
+    grid: VoxelGrid
+    inputs: tuple[str, ...]
+    text_bank: TextBank
+    temperature: float
+    provenance: dict[str, Any]
+
+
+def write_model_folder(model: ModelFolder) -> Path:
+    """Writes the folder in one step: either all of it is there, or nothing new."""
+    from safetensors.numpy import save_file
+
+    partial = model.folder.with_name(model.folder.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    (partial / "student.onnx").write_bytes(model.onnx)
+    contiguous = {k: np.ascontiguousarray(v) for k, v in model.weights.items()}
+    save_file(contiguous, partial / "student.safetensors")
+    save_file({"embeddings": model.text_bank.embeddings}, partial / "text_bank.safetensors")
+    description = {
+        "format": FORMAT,
+        "grid": {"kind": model.grid.kind, "size": list(model.grid.size)},
+        "inputs": list(model.inputs),
+        "shape": {
+            "stem": model.shape.stem,
+            "stem_planes": model.shape.stem_planes,
+            "planes": list(model.shape.planes),
+            "layers": list(model.shape.layers),
+        },
+        "embedding": model.text_bank.embeddings.shape[1],
+        "temperature": model.temperature,
+        "vocabulary": model.text_bank.vocabulary.to_dict(),
+        "provenance": model.provenance,
+        "sha256": {name: _sha256((partial / name).read_bytes()) for name in FILES},
+    }
+    (partial / "model.json").write_text(json.dumps(description, indent=1) + "\n")
+    shutil.rmtree(model.folder, ignore_errors=True)
+    partial.rename(model.folder)
+    return model.folder
+
+
+def read_model_folder(folder: Path | str) -> ModelFolder:
+    """Reads and checks a model folder; nothing in it is executed.
+
+    Raises:
+        InputError: a file is missing, was changed, or does not fit the description.
+    """
+    from safetensors.numpy import load
+
+    folder = Path(folder)
+    where = folder / "model.json"
+    try:
+        text = where.read_text()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{where}: not found; expected a model folder of afov-train") from None
+    try:
+        data = json.loads(text)
+        if data["format"] != FORMAT:
+            raise InputError(f"{where}: format {data['format']}, this version reads {FORMAT}")
+        content = {name: _checked(folder / name, data["sha256"][name]) for name in FILES}
+        size = data["grid"]["size"]
+        shape = data["shape"]
+        vocabulary = Vocabulary.from_dict(data["vocabulary"], f"{where}: vocabulary")
+        bank = load(content["text_bank.safetensors"])["embeddings"]
+        if bank.shape[1] != data["embedding"]:
+            raise ValueError(f"text bank {bank.shape[1]} wide, embedding {data['embedding']}")
+        return ModelFolder(
+            folder,
+            content["student.onnx"],
+            load(content["student.safetensors"]),
+            Shape(
+                int(shape["stem"]),
+                int(shape["stem_planes"]),
+                tuple(map(int, shape["planes"])),
+                tuple(map(int, shape["layers"])),
+            ),
+            VoxelGrid(data["grid"]["kind"], (float(size[0]), float(size[1]), float(size[2]))),
+            tuple(map(str, data["inputs"])),
+            TextBank(vocabulary, np.asarray(bank, np.float32)),
+            float(data["temperature"]),
+            dict(data["provenance"]),
+        )
+    except InputError:
+        raise
+    except Exception as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{where}: does not describe a model ({line}); export it again") from None
+
+
+def _checked(file: Path, expected: str) -> bytes:
+    try:
+        content = file.read_bytes()
+    except OSError:
+        raise InputError(f"{file}: missing from the model folder; copy or export it again") from None
+    if _sha256(content) != expected:
+        raise InputError(
+            f"{file}: its SHA-256 is not the one in model.json; the file was changed or cut off: "
+            "copy or export the folder again"
+        )
+    return content
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,42 @@
+"""ONNX Runtime on `student.onnx`; the kernel maps are inputs of the graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+
+from afov.errors import InputError
+from afov.kernel_maps import KernelMaps
+from afov.model_folder import ModelFolder
+
+
+def graph_inputs(features: np.ndarray, maps: KernelMaps) -> dict[str, np.ndarray]:
+    """The graph's inputs by name."""
+    feeds = {"features": features, "stem": maps.stem}
+    feeds |= {f"subm{level}": table for level, table in enumerate(maps.subm)}
+    feeds |= {f"down{level}": table for level, table in enumerate(maps.down)}
+    feeds |= {f"up{level}": table for level, table in enumerate(maps.up)}
+    return feeds
+
+
+class OnnxRuntime:
+    """The exported graph on the CPU (or CUDA, where that build is installed)."""
+
+    name = "onnxruntime"
+
+    def __init__(self, model: ModelFolder) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model.onnx, options, providers=onnxruntime.get_available_providers()
+            )
+        except Exception as error:  # onnxruntime raises its own, undocumented types
+            line = str(error).splitlines()[0]
+            raise InputError(f"{model.folder / 'student.onnx'}: cannot be opened: {line}") from None
+        self._names = {i.name for i in self._session.get_inputs()}
+
+    def run(self, features: np.ndarray, maps: KernelMaps) -> np.ndarray:
+        """(V, C) float32 features to (V, E) float32 embeddings."""
+        feeds = {k: v for k, v in graph_inputs(features, maps).items() if k in self._names}
+        return self._session.run(["embedding"], feeds)[0]
