@@ -131,7 +131,9 @@ def _checked(file: Path, expected: str) -> bytes:
     try:
         content = file.read_bytes()
     except OSError:
-        raise InputError(f"{file}: missing from the model folder; copy or export it again") from None
+        raise InputError(
+            f"{file}: missing from the model folder; copy or export it again"
+        ) from None
     if _sha256(content) != expected:
         raise InputError(
             f"{file}: its SHA-256 is not the one in model.json; the file was changed or cut off: "

@@ -18,8 +18,8 @@ from afov.text_bank import TextBank
 from afov.voxels import VoxelGrid
 from afov_train.config import DistillConfig
 from afov_train.losses import ce_lovasz
-from afov_train.network.unet import build_network
 from afov_train.network.config import NetworkConfig
+from afov_train.network.unet import build_network
 from afov_train.sweeps import TaughtSweeps, class_weights, collate
 
 

@@ -137,7 +137,9 @@ class _Graph:
     def _product(self, x: str, name: str, weight: np.ndarray) -> str:
         w = self.constant(f"{name}.weight", weight)
         b = self.constant(f"{name}.bias", self.weights[f"{name}.bias"])
-        return self.node("Add", self.node("MatMul", x, w), b, width=len(self.weights[f"{name}.bias"]))
+        return self.node(
+            "Add", self.node("MatMul", x, w), b, width=len(self.weights[f"{name}.bias"])
+        )
 
     def _gathered(self, x: str, name: str, table: str) -> str:
         """Rows of the neighbours side by side, a row of zeros where there is none; times W."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from afov.student import Student
-
 from afov import pictures
 from afov.errors import InputError
+from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov_train.config import Recording, TrainConfig, open_recording
 from afov_train.distill import distill

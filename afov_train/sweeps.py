@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from afov.inputs import inputs
 from torch.utils.data import Dataset
 
+from afov.inputs import inputs
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
 from afov_train.teach import TaughtSweep

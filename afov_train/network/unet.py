@@ -46,9 +46,7 @@ class Residual(spconv.SparseModule):
 
     def forward(self, x: Any) -> Any:
         out = self.second(self.first(x))
-        return out.replace_feature(
-            torch.relu(self.norm(out.features) + self.shortcut(x.features))
-        )
+        return out.replace_feature(torch.relu(self.norm(out.features) + self.shortcut(x.features)))
 
 
 def blocks(cin: int, cout: int, count: int, level: int) -> Any:
@@ -74,9 +72,7 @@ class UNet(nn.Module):
         into = (shape.stem_planes, *p[:3])
         self.down = nn.ModuleList(
             normed(
-                spconv.SparseConv3d(
-                    c, c, 2, 2, bias=False, indice_key=f"down{level}", algo=ALGO
-                ),
+                spconv.SparseConv3d(c, c, 2, 2, bias=False, indice_key=f"down{level}", algo=ALGO),
                 c,
             )
             for level, c in enumerate(into)

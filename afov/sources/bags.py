@@ -1,0 +1,303 @@
+"""Frames from a bag: topics by type, images to sweeps by header stamp, poses from tf."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afov.cameras import Camera
+from afov.clouds import read_points, stamp_of, to_sweep
+from afov.errors import InputError
+from afov.extrinsics import add_extrinsics
+from afov.frames import CameraImage, Frame, Sweep, Truth
+from afov.images import decode_compressed, decode_raw
+from afov.sources.messages import Reader, Topic, open_reader
+from afov.sources.nuscenes_classes import RAW_TO_16
+from afov.transforms import TransformTree, matrix_from
+
+TRUTH = "/truth"
+# Messages of one time may lie this far apart in the file.
+DISORDER_NS = 150_000_000
+
+
+@dataclass(frozen=True)
+class BagTopics:
+    """Which topics to take; found by type when not named."""
+
+    cloud: str | None = None
+    images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CameraTopics:
+    """One camera: its name, its image topic and its camera_info topic."""
+
+    name: str
+    image: Topic
+    info: str
+
+    @property
+    def rectified(self) -> bool:
+        """By ROS's convention the topic says so: image_rect, image_rect_color, ..."""
+        return "rect" in self.image.name.rsplit("/", 2)[-1] or "image_rect" in self.image.name
+
+
+@dataclass
+class _Buffers:
+    """What waits to be paired; old entries are dropped as the bag goes on."""
+
+    sweeps: deque[Any] = field(default_factory=deque)
+    images: dict[str, deque[Any]] = field(default_factory=dict)
+    infos: dict[str, Any] = field(default_factory=dict)
+    truths: dict[int, Any] = field(default_factory=dict)
+    newest: int = 0
+
+
+class BagSource:
+    """A bag as a source of frames; it is streamed, never held.
+
+    Args:
+        path: ROS 1 bag, rosbag2 folder, .mcap or .db3, or a Foxglove MCAP.
+        topics: which to take, when the types leave a choice.
+        extrinsics: YAML with mounts, where tf is missing.
+        truth: read /truth/<cloud>, if it is there; only evaluation asks for it.
+        tolerance_s: seconds between a sweep and an image, at most.
+        every: take every n-th sweep.
+
+    Raises:
+        InputError: no bag, no cloud, no camera, or a choice that must be made.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        topics: BagTopics | None = None,
+        *,
+        extrinsics: Path | None = None,
+        truth: bool = False,
+        tolerance_s: float = 0.1,
+        every: int = 1,
+    ) -> None:
+        self.path = Path(path)
+        self.name = self.path.stem
+        topics = topics or BagTopics()
+        self.reader: Reader = open_reader(self.path)
+        self.cloud = choose_cloud(self.path, self.reader.topics, topics.cloud)
+        self.cameras = choose_cameras(self.path, self.reader.topics, topics.images)
+        self.truth = truth
+        self.tolerance = round(tolerance_s * 1e9)
+        self.every = max(every, 1)
+        self._extrinsics = extrinsics
+        self._skipped: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return -(-self.cloud.count // self.every)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """What the last pass left out, by reason."""
+        return dict(self._skipped)
+
+    def static_tree(self) -> TransformTree:
+        """The transforms that hold for all time: /tf_static, wherever it lies in the file."""
+        tree = TransformTree()
+        names = [t.name for t in self.reader.topics if t.kind == "tf_static"]
+        for topic, message in self.reader.messages(names):
+            _add_transforms(tree, topic, message)
+        if self._extrinsics is not None:
+            add_extrinsics(tree, self._extrinsics)
+        return tree
+
+    def __iter__(self) -> Iterator[Frame]:
+        self._skipped = Counter()
+        tree, wait, count = self.static_tree(), _Buffers(), 0
+        by_image = {c.image.name: c for c in self.cameras}
+        by_info = {c.info: c for c in self.cameras}
+        truth_topic = TRUTH + self.cloud.name if self.truth else None
+        names = {self.cloud.name, *by_image, *by_info}
+        names |= {t.name for t in self.reader.topics if t.kind == "tf"}
+        names |= {truth_topic} if truth_topic else set()
+        for topic, message in self.reader.messages(names):
+            if topic.kind == "tf":
+                _add_transforms(tree, topic, message)
+                continue
+            stamp = stamp_of(message.header)
+            if topic.name == self.cloud.name:
+                if count % self.every == 0:
+                    wait.sweeps.append((stamp, message))
+                count += 1
+            elif topic.name == truth_topic:
+                wait.truths[stamp] = message
+            elif topic.name in by_image:
+                name = by_image[topic.name].name
+                wait.images.setdefault(name, deque()).append((stamp, message))
+            else:
+                wait.infos[by_info[topic.name].name] = message
+            # A jump back (a loop, a new recording) must not hold everything that follows.
+            wait.newest = max(wait.newest, stamp) if stamp > wait.newest - 10**10 else stamp
+            yield from self._ready(tree, wait, wait.newest - self.tolerance - DISORDER_NS)
+        yield from self._ready(tree, wait, None)
+
+    def _ready(self, tree: TransformTree, wait: _Buffers, until: int | None) -> Iterator[Frame]:
+        """Frames whose images must have come by now."""
+        while wait.sweeps and (until is None or wait.sweeps[0][0] <= until):
+            stamp, message = wait.sweeps.popleft()
+            frame = self._frame(tree, wait, message)
+            if frame is not None:
+                yield frame
+            oldest = (wait.sweeps[0][0] if wait.sweeps else stamp) - self.tolerance
+            for images in wait.images.values():
+                while len(images) > 1 and images[1][0] < oldest:
+                    images.popleft()
+            wait.truths = {s: m for s, m in wait.truths.items() if s > stamp}
+            tree.forget_before(oldest - DISORDER_NS)
+        if not wait.sweeps and until is not None:
+            # No sweep waits: images older than any sweep to come can go.
+            for images in wait.images.values():
+                while len(images) > 1 and images[1][0] < until:
+                    images.popleft()
+
+    def _frame(self, tree: TransformTree, wait: _Buffers, message: Any) -> Frame | None:
+        try:
+            sweep = to_sweep(message)
+        except InputError as error:
+            self._skipped[f"bad cloud ({error})"] += 1
+            return None
+        images = []
+        for camera in self.cameras:
+            image = self._image(tree, wait, camera, sweep)
+            if image is not None:
+                images.append(image)
+        world = None
+        if sweep.frame_id in tree.frames and tree.moves(sweep.frame_id):
+            try:
+                world = tree.lookup(tree.root(sweep.frame_id), sweep.frame_id, sweep.stamp)
+            except InputError:
+                self._skipped["no pose at the sweep's time"] += 1
+        truth = _truth(wait.truths.get(sweep.stamp), len(sweep))
+        return Frame(str(sweep.stamp), sweep, tuple(images), world, truth)
+
+    def _image(
+        self, tree: TransformTree, wait: _Buffers, topics: CameraTopics, sweep: Sweep
+    ) -> CameraImage | None:
+        """The camera's nearest image, or None, counted."""
+        candidates = wait.images.get(topics.name, ())
+        near = min(candidates, key=lambda c: abs(c[0] - sweep.stamp), default=None)
+        if near is None or abs(near[0] - sweep.stamp) > self.tolerance:
+            self._skipped[f"{topics.name}: no image within the tolerance"] += 1
+            return None
+        stamp, message = near
+        info = wait.infos.get(topics.name)
+        if info is None:
+            self._skipped[f"{topics.name}: no camera_info yet"] += 1
+            return None
+        camera = camera_of(info, topics)
+        frame_id = message.header.frame_id or info.header.frame_id
+        for frame in (frame_id, sweep.frame_id):
+            if frame.lstrip("/") not in tree.frames:
+                raise InputError(
+                    f"{self.path}: no transform for frame {frame!r} of {topics.image.name}; frames: "
+                    f"{', '.join(tree.frames) or 'none'}; give --extrinsics FILE.yaml"
+                )
+        try:
+            pose = tree.lookup(frame_id, sweep.frame_id, stamp, source_stamp=sweep.stamp)
+            compressed = topics.image.kind == "compressed"
+            pixels = decode_compressed(message.data) if compressed else decode_raw(message)
+        except InputError as error:
+            kind = "corrupt image" if "corrupt" in str(error) else str(error).split(":")[0]
+            self._skipped[f"{topics.name}: {kind}"] += 1
+            return None
+        if pixels.shape[:2] != (camera.height, camera.width):
+            camera = camera.scaled(pixels.shape[1], pixels.shape[0])
+        return CameraImage(topics.name, stamp, pixels, camera, pose)
+
+
+def choose_cloud(path: Path, topics: tuple[Topic, ...], named: str | None) -> Topic:
+    """The LiDAR's topic; never one of truth."""
+    clouds = {t.name: t for t in topics if t.kind == "cloud" and not t.name.startswith(TRUTH)}
+    if named is not None:
+        if named not in clouds:
+            raise InputError(
+                f"{path}: no cloud topic {named!r}; there are: {', '.join(clouds) or 'none'}"
+            )
+        return clouds[named]
+    if not clouds:
+        found = ", ".join(f"{t.name} ({t.type})" for t in topics) or "no topics at all"
+        raise InputError(f"{path}: no PointCloud2 topic; it holds {found}")
+    if len(clouds) > 1:
+        raise InputError(
+            f"{path}: several clouds; pick one with --cloud-topic: {', '.join(clouds)}"
+        )
+    return next(iter(clouds.values()))
+
+
+def choose_cameras(
+    path: Path, topics: tuple[Topic, ...], named: tuple[str, ...]
+) -> tuple[CameraTopics, ...]:
+    """Image topics with the camera_info beside them, one per camera."""
+    images = {t.name: t for t in topics if t.kind in ("image", "compressed")}
+    infos = {t.name for t in topics if t.kind == "info"}
+    for name in named:
+        if name not in images:
+            raise InputError(
+                f"{path}: no image topic {name!r}; there are: {', '.join(images) or 'none'}"
+            )
+    if not images:
+        raise InputError(f"{path}: no camera images (Image or CompressedImage); cameras teach")
+    cameras: dict[str, CameraTopics] = {}
+    for topic in images.values():
+        if named and topic.name not in named:
+            continue
+        parent = topic.name.removesuffix("/compressed").rsplit("/", 1)[0]
+        info = f"{parent}/camera_info"
+        if info in infos:
+            name = parent.strip("/").replace("/", "_").lower() or "camera"
+            # One topic per camera: the first by name, unless others are asked for.
+            cameras.setdefault(name, CameraTopics(name, topic, info))
+    if not cameras:
+        raise InputError(
+            f"{path}: no camera_info beside {', '.join(images)}; expected <camera>/camera_info"
+        )
+    return tuple(cameras.values())
+
+
+def camera_of(info: Any, topics: CameraTopics) -> Camera:
+    """Intrinsics for the images of that topic: P when they are rectified, else K and D."""
+    lower = hasattr(info, "k")
+    K, D, P = (info.k, info.d, info.p) if lower else (info.K, info.D, info.P)
+    try:
+        if topics.rectified and len(P) == 12 and P[0] > 0:
+            return Camera.rectified(info.width, info.height, np.array(P).reshape(3, 4))
+        D = np.zeros(0) if topics.rectified else np.array(D, float)
+        model = info.distortion_model if len(D) and D.any() else "none"
+        D = D if model != "none" else np.zeros(0)
+        return Camera(info.width, info.height, np.array(K, float).reshape(3, 3), model, D)
+    except (InputError, ValueError) as error:
+        raise InputError(f"{topics.info}: {error}") from None
+
+
+def _add_transforms(tree: TransformTree, topic: Topic, message: Any) -> None:
+    for item in message.transforms:
+        q, t = item.transform.rotation, item.transform.translation
+        parent, child = item.header.frame_id, item.child_frame_id
+        where = f"{topic.name}: {parent} -> {child}"
+        pose = matrix_from(np.array([q.x, q.y, q.z, q.w]), np.array([t.x, t.y, t.z]), where)
+        if topic.kind == "tf_static":
+            tree.add_static(parent, child, pose)
+        else:
+            tree.add(parent, child, stamp_of(item.header), pose)
+
+
+def _truth(message: Any, count: int) -> Truth | None:
+    if message is None:
+        return None
+    points = read_points(message)
+    if len(points) != count or "class_id" not in (points.dtype.names or ()):
+        raise InputError(f"truth cloud: {len(points)} points for {count} of the sweep")
+    raw = points["class_id"].astype(np.uint8)
+    return Truth(RAW_TO_16[np.minimum(raw, 31)], points["instance_id"].astype(np.uint16), raw)
