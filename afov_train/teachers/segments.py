@@ -1,0 +1,39 @@
+"""What a teacher says of one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from afov.text_bank import TextBank
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Segments of one image.
+
+    Attributes:
+        ids: (H, W) uint16; 0 = none, k = the k-th segment, from 1.
+        phrase: (S,) int64, index into the text bank's phrases.
+        score: (S,) float32, mean probability of the phrase's class.
+        feature: (S, E) float32, unit rows in CLIP space.
+    """
+
+    ids: np.ndarray
+    phrase: np.ndarray
+    score: np.ndarray
+    feature: np.ndarray
+
+
+class Teacher(Protocol):
+    """A frozen 2D model."""
+
+    key: str
+    """Changes with everything that its answers depend on."""
+    text_bank: TextBank
+
+    def segments(self, image: np.ndarray, *, token: str, camera: str) -> Segments:
+        """Segments of an image (H, W, 3) uint8; token and camera name it."""
+        ...
