@@ -74,8 +74,9 @@ def inspect(config: TrainConfig) -> Path:
     """
     recording = config.recording
     if recording.bag is not None:
-        from afov.sources.bags import BagTopics
         from afov.sources.inspect import inspect_bag
+
+        from afov.sources.bags import BagTopics
 
         topics = BagTopics(cloud=recording.cloud_topic, images=recording.image_topics)
         summary = inspect_bag(recording.bag, topics, extrinsics=recording.extrinsics)

@@ -23,7 +23,7 @@ class TeacherConfig:
     """A local file of weights instead."""
     scales: tuple[float, ...] = (1.0, 0.5)
     """The image is looked at in these sizes; the answers are averaged."""
-    overlap: float = 0.5
+    overlap: float = 0.25
     """Share of a window that the next one sees again."""
     min_pixels: int = 32
     """Smaller segments are dropped."""

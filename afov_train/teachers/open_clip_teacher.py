@@ -95,9 +95,9 @@ class OpenClipTeacher:
         features = self.features(image)
         height, width = image.shape[:2]
         cosine = torch.einsum("ehw,pe->phw", features, self.text)
-        logits = interpolate(
-            self.scale * cosine[None], (height // 2, width // 2), mode="bilinear"
-        )[0]
+        logits = interpolate(self.scale * cosine[None], (height // 4, width // 4), mode="bilinear")[
+            0
+        ]
         share = logits.softmax(0)
         best = logits.argmax(0)
         return self._collect(best, share, features, (height, width))
@@ -117,15 +117,17 @@ class OpenClipTeacher:
         phrases, scores, rows = [], [], []
         for phrase in flat.unique().tolist():
             inside = flat == phrase
-            if int(inside.sum()) * 4 < self.config.min_pixels:
+            if int(inside.sum()) * 16 < self.config.min_pixels:
                 continue
             phrases.append(phrase)
             scores.append(float(sure.flatten()[inside].mean()))
             rows.append(normalize(coarse[:, inside].mean(1), dim=0))
             ids[inside] = len(phrases)
-        full = interpolate(
-            ids.view(1, 1, *best.shape).float(), size, mode="nearest"
-        )[0, 0].cpu().numpy()
+        full = (
+            interpolate(ids.view(1, 1, *best.shape).float(), size, mode="nearest")[0, 0]
+            .cpu()
+            .numpy()
+        )
         feature = torch.stack(rows).cpu().numpy() if rows else np.zeros((0, self.text.shape[1]))
         return Segments(
             full.astype(np.uint16),
