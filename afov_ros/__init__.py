@@ -1,4 +1,5 @@
+"""The node. In a checkout, `afov_ros.msg` is the one that CMake built and installed."""
+
 from pkgutil import extend_path
 
-# In a checkout this folder is found before the installed package, whose msg/ it must not hide.
 __path__ = extend_path(__path__, __name__)
