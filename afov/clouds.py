@@ -78,7 +78,7 @@ def read_points(msg: Any) -> np.ndarray:
         )
     if row == width * step or height == 1:
         return data[: height * width * step].view(dtype)
-    rows = np.ndarray((height, width), dtype, data, strides=(row, step))
+    rows: np.ndarray = np.ndarray((height, width), dtype, data, strides=(row, step))
     return rows.reshape(-1)
 
 
@@ -115,8 +115,9 @@ def to_sweep(msg: Any) -> Sweep:
 def stamp_of(header: Any) -> int:
     """A header's stamp in nanoseconds; ROS 1 calls the parts secs and nsecs."""
     stamp = header.stamp
-    nanoseconds = stamp.nanosec if hasattr(stamp, "nanosec") else stamp.nsecs
-    return int(getattr(stamp, "sec", None) or getattr(stamp, "secs", 0)) * 10**9 + int(nanoseconds)
+    if hasattr(stamp, "nanosec"):
+        return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+    return int(stamp.secs) * 10**9 + int(stamp.nsecs)
 
 
 def point_fields(dtype: np.dtype) -> list[tuple[str, int, int, int]]:

@@ -63,7 +63,7 @@ class Truth:
     """Ground truth per point; only evaluation ever asks a source for it.
 
     Attributes:
-        class_id: (N,) uint8, ids of the source's evaluation classes (`nuscenes16`: 1..16), 0 = ignore.
+        class_id: (N,) uint8, the source's evaluation classes (`nuscenes16`: 1..16), 0 = ignore.
         instance_id: (N,) uint16, 0 = none.
         raw: (N,) uint8 or uint16, the data set's own class index (nuScenes lidarseg: 0..31).
     """

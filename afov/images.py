@@ -99,7 +99,7 @@ def _from_yuv(pixels: np.ndarray, encoding: str) -> np.ndarray:
     """4:2:2, BT.601 as OpenCV has it."""
     luma, chroma = YUV[encoding]
     y = pixels[:, luma::2].astype(np.float32)
-    height, width = y.shape
+    width = y.shape[1]
     uv = pixels[:, chroma::2][:, : width // 2 * 2].astype(np.float32) - 128
     u, v = (np.repeat(uv[:, i::2], 2, 1) for i in (0, 1))
     y = 1.164 * (y[:, : width // 2 * 2] - 16)

@@ -58,7 +58,7 @@ def cloud_message(points: np.ndarray, header: Any) -> Any:
     message.row_step = points.nbytes
     # array.array: rclpy checks any other type byte by byte, thirty times slower.
     data = array.array("B")
-    data.frombytes(memoryview(points).cast("B") if len(points) else b"")
+    data.frombytes(points.tobytes())
     message.data = data
     return message
 

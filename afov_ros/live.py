@@ -113,12 +113,12 @@ def write_labelled(bag: Path, clouds: dict[int, bytes], out: Path) -> None:
         writer = Writer(target, compression=CompressionType.ZSTD)
         writer.start(profile="ros2", library="afov")
         channels: dict[int, int] = {}
-        labelled = None
+        labelled = -1
         for schema, channel, message in make_reader(source).iter_messages():
-            if channel.id not in channels:
+            if channel.id not in channels and schema is not None:
                 kind = writer.register_schema(schema.name, schema.encoding, schema.data)
                 channels[channel.id] = writer.register_channel(channel.topic, "cdr", kind)
-                if labelled is None and schema.name == "sensor_msgs/msg/PointCloud2":
+                if labelled < 0 and schema.name == "sensor_msgs/msg/PointCloud2":
                     labelled = writer.register_channel(SEGMENTATION, "cdr", kind)
             writer.add_message(
                 channels[channel.id], message.log_time, message.data, message.publish_time

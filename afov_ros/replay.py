@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import rclpy
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -35,7 +36,8 @@ def serialized_clouds(bag: Path, topic: str) -> Iterator[tuple[int, bytes]]:
         if not found:
             raise InputError(f"{bag}: no topic {topic!r}")
         for connection, _, raw in reader.messages(connections=found):
-            yield stamp_of(reader.deserialize(raw, connection.msgtype).header), bytes(raw)
+            message: Any = reader.deserialize(raw, connection.msgtype)
+            yield stamp_of(message.header), bytes(raw)
 
 
 def replay(bag: Path, topic: str, patience: float = 30.0) -> int:

@@ -64,7 +64,7 @@ def export_student(
     return write_model_folder(model)
 
 
-def folded(network: UNet) -> dict[str, np.ndarray]:
+def folded(network: Any) -> dict[str, np.ndarray]:
     """Weights by the names of `afov.unet`: (K, Cin, Cout) per convolution, bias (Cout,).
 
     Raises:
@@ -73,7 +73,7 @@ def folded(network: UNet) -> dict[str, np.ndarray]:
     used: set[int] = set()
     result: dict[str, np.ndarray] = {}
 
-    def put(name: str, layer: Any, norm: nn.BatchNorm1d | None) -> None:
+    def put(name: str, layer: Any, norm: Any) -> None:
         weight = layer.weight.detach().double()
         bias = torch.zeros(len(weight)).double()
         used.add(id(layer.weight))
@@ -85,10 +85,8 @@ def folded(network: UNet) -> dict[str, np.ndarray]:
             weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
             bias = (bias - norm.running_mean.double()) * scale + norm.bias.detach().double()
             used.update((id(norm.weight), id(norm.bias)))
-        if weight.dim() == 5:  # Cout, k, k, k, Cin
-            weight = weight.flatten(1, 3).permute(1, 2, 0)
-        else:
-            weight = weight.T
+        # Convolutions lie as (Cout, k, k, k, Cin), linear layers as (Cout, Cin).
+        weight = weight.flatten(1, 3).permute(1, 2, 0) if weight.dim() == 5 else weight.T
         result[f"{name}.weight"] = weight.float().contiguous().numpy()
         result[f"{name}.bias"] = bias.float().numpy()
 
@@ -115,7 +113,8 @@ class _Graph:
     """The operations of `afov.unet` as ONNX nodes; values are their names."""
 
     def __init__(self, weights: dict[str, np.ndarray]) -> None:
-        self.weights, self.nodes, self.count = weights, [], 0
+        self.weights, self.count = weights, 0
+        self.nodes: list[Any] = []
         self.widths: dict[str, int] = {}
         self.constants: dict[str, np.ndarray] = {}
         self.padded: dict[str, str] = {}

@@ -79,7 +79,7 @@ def collate(samples: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor, torc
 
 
 def class_weights(files: Sequence[Path], vocabulary: Vocabulary) -> torch.Tensor:
-    """(K + 1,) float32: 1 / sqrt(share of the pseudo-labelled points), mean 1 over the classes met."""
+    """(K + 1,) float32: 1 / sqrt(share of the labelled points), mean 1 over the classes met."""
     counts = np.zeros(len(vocabulary.labelled) + 1)
     for file in files:
         counts += np.bincount(TaughtSweep.load(file).class_id(vocabulary), minlength=len(counts))

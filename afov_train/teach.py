@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,7 +53,7 @@ class TaughtSweep:
                 phrase=self.phrase,
                 covered=self.covered,
             )
-        os.replace(partial, file)
+        partial.replace(file)
 
     @classmethod
     def load(cls, file: Path) -> TaughtSweep:

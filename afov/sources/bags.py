@@ -201,8 +201,8 @@ class BagSource:
         for frame in (frame_id, sweep.frame_id):
             if frame.lstrip("/") not in tree.frames:
                 raise InputError(
-                    f"{self.path}: no transform for frame {frame!r} of {topics.image.name}; frames: "
-                    f"{', '.join(tree.frames) or 'none'}; give --extrinsics FILE.yaml"
+                    f"{self.path}: no transform for frame {frame!r} of {topics.image.name}; "
+                    f"frames: {', '.join(tree.frames) or 'none'}; give --extrinsics FILE.yaml"
                 )
         try:
             pose = tree.lookup(frame_id, sweep.frame_id, stamp, source_stamp=sweep.stamp)

@@ -1,4 +1,4 @@
-"""Objects of the street, built from a few solids; x forward, y left, z up, metres, wheels at z = 0."""
+"""Objects of the street, built from a few solids; x forward, y left, z up, metres."""
 
 from __future__ import annotations
 
@@ -132,6 +132,12 @@ def paint(rng: np.random.Generator) -> Color:
     return bright[rng.choice(len(bright), p=[0.2, 0.15, 0.15, 0.15, 0.13, 0.13, 0.05, 0.04])]
 
 
+def _any(rng: np.random.Generator, low: float, high: float) -> Color:
+    """Any colour between two greys."""
+    red, green, blue = rng.uniform(low, high, 3)
+    return (float(red), float(green), float(blue))
+
+
 def car(rng: np.random.Generator, color: Color | None = None) -> list[Part]:
     """A saloon, an estate or an SUV."""
     length, width = rng.uniform(4.1, 4.9), rng.uniform(1.75, 1.95)
@@ -238,8 +244,8 @@ def person(
 ) -> list[Part]:
     """Someone standing or walking."""
     h = height or rng.uniform(1.6, 1.88)
-    shirt = vest or tuple(float(v) for v in rng.uniform(0.05, 0.85, 3))
-    trousers = tuple(float(v) for v in rng.uniform(0.05, 0.3, 3))
+    shirt = vest or _any(rng, 0.05, 0.85)
+    trousers = _any(rng, 0.05, 0.3)
     skin = SKIN[rng.integers(len(SKIN))]
     stride = rng.uniform(0.05, 0.3)
     head: list[Part] = [blob((0.11, 0.1, 0.14), (0, 0, 0.93 * h), skin)]
@@ -259,7 +265,7 @@ def person(
 
 def bicycle(rng: np.random.Generator, rider: bool = True) -> list[Part]:
     """A bicycle, thin tubes and two tall wheels, with or without its rider."""
-    frame = tuple(float(v) for v in rng.uniform(0.1, 0.7, 3))
+    frame = _any(rng, 0.1, 0.7)
     parts = [
         *(cylinder(0.34, 0.06, (x, 0, 0.35), RUBBER, axis="y", sides=14) for x in (0.52, -0.52)),
         box((0.95, 0.05, 0.06), (0, 0, 0.62), frame),
@@ -286,13 +292,13 @@ def motorcycle(rng: np.random.Generator, rider: bool = True) -> list[Part]:
 
 
 def _rider(rng: np.random.Generator, seat: float) -> list[Part]:
-    shirt = tuple(float(v) for v in rng.uniform(0.05, 0.85, 3))
+    shirt = _any(rng, 0.05, 0.85)
     return [
         box((0.3, 0.42, 0.6), (-0.1, 0, seat + 0.35), shirt, Material.CLOTH),
         box((0.45, 0.14, 0.14), (0.05, 0.16, seat), (0.1, 0.1, 0.2), Material.CLOTH),
         box((0.45, 0.14, 0.14), (0.05, -0.16, seat), (0.1, 0.1, 0.2), Material.CLOTH),
         box((0.5, 0.55, 0.1), (0.2, 0, seat + 0.42), shirt, Material.CLOTH),
-        blob((0.15, 0.14, 0.16), (0, 0, seat + 0.83), tuple(rng.uniform(0.1, 0.9, 3))),
+        blob((0.15, 0.14, 0.16), (0, 0, seat + 0.83), _any(rng, 0.1, 0.9)),
     ]
 
 
@@ -351,9 +357,8 @@ def _green(rng: np.random.Generator) -> Color:
 def building(rng: np.random.Generator, length: float, depth: float) -> list[Part]:
     """A house front with rows of windows, a plinth and a flat or gabled roof."""
     h = rng.uniform(5, 17)
-    wall = tuple(
-        float(v) for v in np.clip(rng.uniform(0.4, 0.75) + rng.uniform(-0.13, 0.13, 3), 0, 1)
-    )
+    tone = rng.uniform(0.4, 0.75)
+    wall = _any(rng, tone - 0.13, tone + 0.13)
     roof: Color = ((0.35, 0.14, 0.1), (0.22, 0.22, 0.24), (0.3, 0.24, 0.2))[rng.integers(3)]
     parts = [
         box((length, depth, h), (0, 0, h / 2), wall, Material.FACADE),
@@ -411,7 +416,7 @@ def animal(rng: np.random.Generator) -> list[Part]:
 
 def stroller(rng: np.random.Generator) -> list[Part]:
     """A pram."""
-    color = tuple(float(v) for v in rng.uniform(0.1, 0.6, 3))
+    color = _any(rng, 0.1, 0.6)
     tyres = [cylinder(0.14, 0.05, (x, y, 0.14), RUBBER, axis="y")
              for x in (0.3, -0.3) for y in (0.24, -0.24)]  # fmt: skip
     return [

@@ -30,9 +30,15 @@ class Segments:
 class Teacher(Protocol):
     """A frozen 2D model."""
 
-    key: str
-    """Changes with everything that its answers depend on."""
-    text_bank: TextBank
+    @property
+    def key(self) -> str:
+        """Changes with everything that its answers depend on."""
+        ...
+
+    @property
+    def text_bank(self) -> TextBank:
+        """The vocabulary in the model's CLIP space."""
+        ...
 
     def segments(self, image: np.ndarray, *, token: str, camera: str) -> Segments:
         """Segments of an image (H, W, 3) uint8; token and camera name it."""

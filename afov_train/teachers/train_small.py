@@ -95,7 +95,8 @@ def windows(views: Views, size: int, rng: np.random.Generator) -> tuple[torch.Te
     Returns:
         images (B, 3, 64, 64) float32 in 0..1; categories (B, 64, 64) uint8.
     """
-    images, labels = [], []
+    images: list[torch.Tensor] = []
+    labels: list[np.ndarray] = []
     count, height, width = views.category.shape
     while len(images) < size:
         i = int(rng.integers(count))
