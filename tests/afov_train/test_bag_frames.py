@@ -1,0 +1,143 @@
+"""A drive written as a bag and read back; what is wrong with a bag is said in one line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mcap.reader import make_reader
+from mcap.writer import Writer
+
+from afov.errors import InputError
+from afov.sources.bags import BagSource, BagTopics
+
+
+def copied(source, target, keep=lambda topic, data: data, profile="ros2"):
+    """A copy of an MCAP; `keep` may change a message's bytes or drop it with None."""
+    with source.open("rb") as stream, target.open("wb") as out:
+        writer = Writer(out)
+        writer.start(profile=profile)
+        channels = {}
+        for schema, channel, message in make_reader(stream).iter_messages():
+            data = keep(channel.topic, message.data)
+            if data is None:
+                continue
+            if channel.id not in channels:
+                kind = writer.register_schema(schema.name, schema.encoding, schema.data)
+                channels[channel.id] = writer.register_channel(channel.topic, "cdr", kind)
+            writer.add_message(channels[channel.id], message.log_time, data, message.publish_time)
+        writer.finish()
+    return target
+
+
+def test_frames_come_back_as_they_were_made(frames, drive):
+    source = BagSource(drive, truth=True)
+    got = list(source)
+    assert len(got) == len(source) == len(frames) and source.skipped == {}
+    for made, read in zip(frames, got, strict=True):
+        assert read.token == made.token and read.sweep.fields == made.sweep.fields
+        assert np.array_equal(read.sweep.points, made.sweep.points)
+        assert np.allclose(read.world_from_lidar, made.world_from_lidar, atol=1e-9)
+        assert np.array_equal(read.truth.raw, made.truth.raw)
+        assert np.array_equal(read.truth.instance_id, made.truth.instance_id)
+        by_name = {i.name: i for i in made.images}
+        assert {i.name for i in read.images} == set(by_name)
+        for image in read.images:
+            other = by_name[image.name]
+            assert image.stamp == other.stamp
+            assert np.allclose(image.camera_from_lidar, other.camera_from_lidar, atol=1e-6)
+            assert np.abs(image.image.astype(int) - other.image).mean() < 6  # JPEG
+
+
+def test_truth_is_not_even_decoded_unless_evaluation_asks(drive, tmp_path):
+    """With truth broken beyond reading, training reads the same frames as before."""
+    broken = copied(
+        drive, tmp_path / "b.mcap", lambda t, d: b"\xff" * 3 if t.startswith("/truth") else d
+    )
+    frames = list(BagSource(broken))
+    assert len(frames) == 4 and all(f.truth is None for f in frames)
+    with pytest.raises(InputError, match="damaged"):
+        list(BagSource(broken, truth=True))
+
+
+def test_a_truth_cloud_is_never_taken_for_the_lidar(drive, tmp_path):
+    only = copied(drive, tmp_path / "t.mcap", lambda t, d: None if t == "/lidar_top" else d)
+    with pytest.raises(InputError, match="no PointCloud2 topic"):
+        BagSource(only)
+
+
+def test_a_corrupt_jpeg_is_skipped_and_counted(drive, tmp_path):
+    seen = []
+
+    def spoil(topic, data):
+        if topic == "/cam_back/image_rect_compressed":
+            seen.append(topic)
+            if len(seen) == 1:
+                return data[:60] + bytes(len(data) - 60)
+        return data
+
+    source = BagSource(copied(drive, tmp_path / "c.mcap", spoil))
+    frames = list(source)
+    assert [len(f.images) for f in frames] == [5, 6, 6, 6]
+    assert source.skipped == {"cam_back: corrupt image": 1}
+
+
+def test_images_beyond_the_tolerance_are_left_out(drive):
+    source = BagSource(drive, tolerance_s=0.02)
+    assert all(len(f.images) < 6 for f in source)
+    assert any("no image within the tolerance" in reason for reason in source.skipped)
+
+
+@pytest.mark.parametrize(
+    ("dropped", "said"),
+    [
+        ("/lidar_top", "no PointCloud2 topic"),
+        ("image_rect_compressed", "no camera images"),
+        ("camera_info", "no camera_info beside"),
+        ("/tf", r"no transform for frame .*; frames: none; give --extrinsics"),
+    ],
+)
+def test_what_a_bag_lacks_is_named(drive, tmp_path, dropped, said):
+    poor = copied(drive, tmp_path / "p.mcap", lambda t, d: None if dropped in t else d)
+    with pytest.raises(InputError, match=said) as caught:
+        list(BagSource(poor))
+    assert "\n" not in str(caught.value)
+
+
+def test_mounts_from_a_file_stand_in_for_tf(drive, frames, tmp_path):
+    from afov.transforms import quaternion_from
+    from afov_train.simulation.rig import RIG
+
+    poor = copied(drive, tmp_path / "p.mcap", lambda t, d: None if t.startswith("/tf") else d)
+    lines = ["frames:"]
+    for name, pose in {"lidar_top": RIG.base_from_lidar, **RIG.base_from_camera}.items():
+        q, t = quaternion_from(pose).tolist(), pose[:3, 3].tolist()
+        lines.append(f"- {{parent: base_link, child: {name}, translation: {t}, rotation: {q}}}")
+    file = tmp_path / "mounts.yaml"
+    file.write_text("\n".join(lines))
+    got = list(BagSource(poor, extrinsics=file))
+    assert len(got) == 4 and got[0].world_from_lidar is None
+    # Without tf the ego motion between sweep and image is not known: 0.5 m at most here.
+    made = {i.name: i for i in frames[0].images}
+    for image in got[0].images:
+        assert np.abs(image.camera_from_lidar - made[image.name].camera_from_lidar).max() < 0.7
+
+
+def test_a_truncated_bag_says_so(drive, tmp_path):
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(drive.read_bytes()[:200_000])
+    with pytest.raises(InputError, match=r"cut\.mcap: cannot be read as a bag .*truncated"):
+        BagSource(cut)
+
+
+def test_a_file_that_is_no_bag_and_one_that_is_not_there(tmp_path):
+    (tmp_path / "x.bag").write_text("hello")
+    with pytest.raises(InputError, match="cannot be read as a bag"):
+        BagSource(tmp_path / "x.bag")
+    with pytest.raises(InputError, match="no such file"):
+        BagSource(tmp_path / "y.bag")
+
+
+def test_a_choice_of_clouds_is_listed(drive, tmp_path):
+    two = copied(drive, tmp_path / "two.mcap")
+    with pytest.raises(InputError, match="no cloud topic '/other'; there are: /lidar_top"):
+        BagSource(two, BagTopics(cloud="/other"))
