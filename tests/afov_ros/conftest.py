@@ -1,0 +1,179 @@
+"""A model folder of an untrained network, and the installed node on it, over real Fast DDS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from afov.clouds import point_fields
+from afov.frames import Sweep
+from afov.vocabulary import Vocabulary
+
+pytest.importorskip("rclpy", reason="needs ROS 2; `make ros` installs it")
+
+# Runs side by side must not meet; domains above 101 collide with ephemeral ports.
+DOMAIN = 1 + os.getpid() % 50
+CLOUD = "/test/cloud"
+
+
+def random_sweep(count: int = 3000, seed: int = 0) -> Sweep:
+    """(count, 4) points around the sensor, some of them not finite."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(0, 1, (count, 4)) * (15, 15, 1, 0) + (0, 0, 0, 100)
+    points[::97, rng.integers(3)] = np.nan
+    return Sweep(points.astype(np.float32), ("x", "y", "z", "intensity"), 0, "lidar")
+
+
+def message(points: np.ndarray, *, stamp: tuple[int, int] = (12, 345), **layout: Any) -> Any:
+    """A sensor_msgs/PointCloud2 of a structured array; `layout` overrides attributes."""
+    from sensor_msgs.msg import PointCloud2, PointField
+
+    cloud = PointCloud2(height=1, width=len(points), point_step=points.dtype.itemsize)
+    cloud.header.frame_id = "lidar"
+    cloud.header.stamp.sec, cloud.header.stamp.nanosec = stamp
+    cloud.fields = [
+        PointField(name=n, offset=o, datatype=d, count=c)
+        for n, o, d, c in point_fields(points.dtype)
+    ]
+    cloud.row_step, cloud.data = points.nbytes, points.tobytes()
+    for name, value in layout.items():
+        setattr(cloud, name, value)
+    return cloud
+
+
+def structured(sweep: Sweep) -> np.ndarray:
+    """The sweep's columns as a structured array."""
+    dtype = np.dtype([(name, "<f4") for name in sweep.fields])
+    return np.ascontiguousarray(sweep.points).view(dtype).reshape(-1)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder; its labels are arbitrary, but always the same."""
+    torch = pytest.importorskip("torch")
+    from afov.text_bank import TextBank
+    from afov.voxels import VoxelGrid
+    from afov_train.export import export_student
+    from afov_train.network.config import NetworkConfig
+    from afov_train.network.unet import build_network
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    vocabulary = Vocabulary.load("nuscenes16")
+    text = np.random.default_rng(0).normal(size=(len(vocabulary.phrases), 16))
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    return export_student(
+        build_network(NetworkConfig(), 16),
+        config=NetworkConfig(),
+        grid=VoxelGrid("cylindrical"),
+        text_bank=TextBank(vocabulary, text.astype(np.float32)),
+        temperature=0.05,
+        provenance={},
+        sweep=random_sweep(),
+        folder=tmp_path_factory.mktemp("afov") / "model",
+    )
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """Set for this process too, before its first participant."""
+    from afov_ros.live import ros_environment
+
+    environment = {**ros_environment(DOMAIN), "OMP_NUM_THREADS": "1"}
+    os.environ.update(environment)
+    return environment
+
+
+def node_command(*parameters: str) -> list[str]:
+    """The installed node, as `ros2 run afov_ros afov_node` starts it."""
+    program = str(Path(sys.prefix) / "lib" / "afov_ros" / "afov_node")
+    flags = [flag for parameter in parameters for flag in ("-p", parameter)]
+    remap = ["-r", f"~/input/pointcloud:={CLOUD}"]
+    return [sys.executable, program, "--ros-args", *flags, *remap]
+
+
+@pytest.fixture(scope="module")
+def node(model: Path, environment: dict[str, str]) -> Iterator[Any]:
+    """The node in its own process."""
+    process = subprocess.Popen(node_command(f"model:={model}"), env=environment)
+    yield process
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=10)
+
+
+class Peer:
+    """A ROS node of the test's own: sends clouds, keeps what comes back."""
+
+    def __init__(self) -> None:
+        import rclpy
+        from afov_ros.msg import Vocabulary as VocabularyMessage
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.qos import DurabilityPolicy, QoSProfile
+        from sensor_msgs.msg import PointCloud2
+
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=DOMAIN)
+        self.ros = rclpy.create_node("peer", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.ros)
+        self.clouds: list[Any] = []
+        self.vocabularies: list[Any] = []
+        self.publisher = self.ros.create_publisher(PointCloud2, CLOUD, 10)
+        self.ros.create_subscription(PointCloud2, "/afov/segmentation", self.clouds.append, 10)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.ros.create_subscription(
+            VocabularyMessage, "/afov/vocabulary", self.vocabularies.append, latched
+        )
+
+    def spin_until(self, done: Callable[[], bool], seconds: float = 40.0) -> None:
+        """Lets messages come in until there is what the test waits for."""
+        until = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < until, "nothing came in time"
+            self.executor.spin_once(timeout_sec=0.1)
+
+    def ask(self, *clouds: Any) -> Any:
+        """Publishes clouds (messages or serialised bytes); the node's answer to the last."""
+        self.clouds.clear()
+        for cloud in clouds:
+            self.publisher.publish(cloud)
+            time.sleep(0.3)  # a node that takes the newest would skip the one before
+        self.spin_until(lambda: bool(self.clouds))
+        return self.clouds[-1]
+
+    def close(self) -> None:
+        import rclpy
+
+        self.executor.shutdown()
+        self.ros.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture(scope="module")
+def peer(node: Any, environment: dict[str, str]) -> Iterator[Peer]:
+    """Connected to the node in both directions."""
+    peer = Peer()
+    peer.spin_until(
+        lambda: (
+            node.poll() is not None
+            or (
+                peer.publisher.get_subscription_count() > 0
+                and peer.ros.count_publishers("/afov/segmentation") > 0
+                and bool(peer.vocabularies)
+            )
+        )
+    )
+    assert node.poll() is None, "the node ended"
+    time.sleep(0.3)
+    yield peer
+    peer.close()

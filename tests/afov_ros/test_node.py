@@ -1,0 +1,156 @@
+"""The node in its own process, over real DDS."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from afov.clouds import read_points, to_sweep
+from afov.frames import Sweep
+from afov.student import Student
+from tests.afov_ros.conftest import CLOUD, Peer, message, node_command, random_sweep, structured
+
+
+def expected_ids(model: Path, sweep: Sweep) -> np.ndarray:
+    """What the student says in this process, unlabelled as 255."""
+    ids = Student.open(model).label(sweep).class_id
+    return np.where(ids == 0, 255, ids)
+
+
+def test_every_point_comes_back_labelled_in_input_order_with_the_input_header(
+    peer: Peer, model: Path
+) -> None:
+    sweep = random_sweep()
+    cloud = message(structured(sweep), stamp=(77, 123456789))
+    answer = peer.ask(cloud)
+    assert answer.header == cloud.header
+    points = read_points(answer)
+    assert points.dtype.names == ("x", "y", "z", "intensity", "class_id", "probability", "rgb")
+    for name, column in zip(sweep.fields, sweep.points.T, strict=True):
+        np.testing.assert_array_equal(points[name], column)
+    np.testing.assert_array_equal(points["class_id"], expected_ids(model, sweep))
+    finite = np.isfinite(sweep.points).all(1)
+    assert (points["class_id"][~finite] == 255).all() and (~finite).any()
+    assert (points["class_id"][finite] < 17).all()
+
+
+def test_organised_cloud_with_padded_rows_is_read_row_by_row(peer: Peer, model: Path) -> None:
+    sweep = random_sweep(600, seed=1)
+    flat = structured(sweep).reshape(20, 30)
+    padded = np.zeros((20, 30 * 16 + 24), np.uint8)
+    padded[:, : 30 * 16] = flat.view(np.uint8).reshape(20, -1)
+    cloud = message(
+        flat.reshape(-1), height=20, width=30, row_step=padded.shape[1], data=padded.tobytes()
+    )
+    points = read_points(peer.ask(cloud))
+    np.testing.assert_array_equal(points["x"], sweep.points[:, 0])
+    np.testing.assert_array_equal(points["class_id"], expected_ids(model, sweep))
+
+
+def bad_clouds() -> dict[str, Any]:
+    good = structured(random_sweep(50))
+    return {
+        "truncated data": {"data": good.tobytes()[:100]},
+        "unknown datatype": {"fields": [_field("x", 0, 99)]},
+        "no intensity": {"fields": [_field(n, 4 * i, 7) for i, n in enumerate("xyz")]},
+        "no fields": {"fields": []},
+        "huge size": {"height": 60000, "width": 60000},
+    }
+
+
+def _field(name: str, offset: int, datatype: int) -> Any:
+    from sensor_msgs.msg import PointField
+
+    return PointField(name=name, offset=offset, datatype=datatype, count=1)
+
+
+@pytest.mark.parametrize("name", sorted(bad_clouds()))
+def test_a_good_cloud_is_labelled_after_a_bad_one(name: str, peer: Peer, node: Any) -> None:
+    points = structured(random_sweep(50))
+    answer = peer.ask(message(points, **bad_clouds()[name]), message(points, stamp=(5, 0)))
+    assert answer.header.stamp.sec == 5 and answer.width == 50
+    assert node.poll() is None
+
+
+def test_an_empty_cloud_comes_back_empty(peer: Peer) -> None:
+    answer = peer.ask(message(structured(random_sweep(0))))
+    assert answer.width * answer.height == 0
+
+
+def test_vocabulary_is_latched(peer: Peer, model: Path) -> None:
+    (message,) = peer.vocabularies
+    classes = Student.open(model).vocabulary.labelled
+    assert [c.id for c in message.classes] == list(range(1, len(classes) + 1))
+    assert [c.name for c in message.classes] == [c.name for c in classes]
+    assert [tuple(c.phrases) for c in message.classes] == [c.phrases for c in classes]
+    assert [c.thing for c in message.classes] == [c.thing for c in classes]
+    assert message.classes[0].color.r == pytest.approx(classes[0].color[0] / 255)
+
+
+def test_real_nuscenes_sweep_goes_through(peer: Peer, shared: Path) -> None:
+    folder = shared / "data/nuscenes-one-sample/samples/LIDAR_TOP"
+    raw = np.fromfile(next(folder.iterdir()), np.float32).reshape(-1, 5)
+    sweep = Sweep(raw, ("x", "y", "z", "intensity", "ring"), 0, "lidar_top")
+    points = read_points(peer.ask(message(structured(sweep))))
+    assert len(points) == 34688
+    np.testing.assert_array_equal(points["x"], raw[:, 0])
+    assert (points["class_id"] <= 16).all()
+
+
+def test_an_odd_recorded_cloud_goes_through(peer: Peer, shared: Path) -> None:
+    rosbags = pytest.importorskip("rosbags.typesys")
+    data = (shared / "data/odd-clouds/dds_message.bin").read_bytes()
+    store = rosbags.get_typestore(rosbags.Stores.ROS2_JAZZY)
+    sweep = to_sweep(store.deserialize_cdr(data, "sensor_msgs/msg/PointCloud2"))
+    points = read_points(peer.ask(data))
+    np.testing.assert_array_equal(points["y"], sweep.points[:, 1])
+
+
+def test_sigint_ends_the_node_quietly(peer: Peer, model: Path, environment: dict[str, str]) -> None:
+    command = [*node_command(f"model:={model}"), "-r", "__node:=afov_2"]
+    node = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    peer.spin_until(lambda: peer.ros.count_publishers("/afov_2/vocabulary") > 0)
+    time.sleep(0.5)
+    node.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, error = node.communicate(timeout=10)
+    assert node.returncode == 0
+    assert time.monotonic() - began < 3
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "fault", ["changed weights", "no such folder", "no model named", "runtime"]
+)
+def test_a_model_that_does_not_open_is_one_line_and_an_exit_code(
+    fault: str, model: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    copy = tmp_path / "model"
+    parameters = [f"model:={copy}"]
+    if fault != "no such folder":
+        shutil.copytree(model, copy)
+    if fault == "changed weights":
+        with (copy / "student.onnx").open("ab") as file:
+            file.write(b"x")
+    if fault == "no model named":
+        parameters = []
+    if fault == "runtime":
+        parameters.append("runtime:=abacus")
+    run = subprocess.run(
+        node_command(*parameters), env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 2
+    (line,) = run.stderr.strip().splitlines()
+    assert line.startswith("afov_node: ")
+    assert {"changed weights": "SHA-256", "runtime": "abacus"}.get(fault, "model") in line
+
+
+def test_clouds_are_taken_from_the_remapped_topic(peer: Peer) -> None:
+    assert peer.ros.count_subscribers(CLOUD) == 1
