@@ -35,6 +35,10 @@ def collect(folder: Path, topic: str, count: int, patience: float = 90.0) -> int
     qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
     node.create_subscription(PointCloud2, topic, keep, qos, raw=True)
     try:
+        while node.count_publishers(topic) == 0 and time.monotonic() - last[0] < patience:
+            rclpy.spin_once(node, timeout_sec=0.1)
+        # Whoever plays the input waits for this line: what is published before it may be missed.
+        print(f"collecting {topic}", flush=True)
         while len(stamps) < count and time.monotonic() - last[0] < patience:
             rclpy.spin_once(node, timeout_sec=0.5)
     except (KeyboardInterrupt, ExternalShutdownException):

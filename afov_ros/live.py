@@ -78,8 +78,12 @@ def label_live(model: Path, bag: Path, *, cloud: str, out: Path, domain: int = 7
     shutil.rmtree(collected, ignore_errors=True)
     arguments = [sys.executable, "-m", "afov_ros.collect", str(collected), "--topic", SEGMENTATION]
     sent = sum(1 for _ in serialized_clouds(bag, cloud))
-    collector = subprocess.Popen([*arguments, "--count", str(sent)], env=environment)
+    collector = subprocess.Popen(
+        [*arguments, "--count", str(sent)], env=environment, stdout=subprocess.PIPE, text=True
+    )
     try:
+        assert collector.stdout is not None
+        collector.stdout.readline()  # connected to the node
         player = [sys.executable, "-m", "afov_ros.replay", str(bag), "--topic", cloud]
         if subprocess.run(player, env=environment).returncode:
             raise InputError("the player failed; see above")
