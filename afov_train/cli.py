@@ -32,9 +32,14 @@ def train(args: list[str] | None = None) -> int:
 
     try:
         config = configured(TrainConfig, "afov-train", sys.argv[1:] if args is None else args)
-        from afov_train import pipeline
+        if config.inspect:
+            from afov_train.inspect import inspect
 
-        (pipeline.inspect if config.inspect else pipeline.train)(config)
+            inspect(config)
+        else:
+            from afov_train.pipeline import train as run
+
+            run(config)
     except InputError as error:
         return _refuse("afov-train", error)
     return 0
