@@ -4,5 +4,8 @@ from setuptools import find_packages, setup
 
 setup(
     packages=find_packages(include=["afov*", "afov_train*"], exclude=["afov_ros*"]),
-    package_data={"afov": ["vocabularies/*.yaml"], "afov_train": ["**/*.json", "**/*.safetensors", "**/*.txt.gz", "**/*.yaml"]},
+    package_data={
+        "afov": ["vocabularies/*.yaml"],
+        "afov_train": ["**/*.json", "**/*.safetensors", "**/*.txt.gz", "**/*.yaml"],
+    },
 )
