@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from afov.student import Student
 
 from afov.errors import InputError
 from afov.frames import Frame, Source
 from afov.metrics import confusion, iou
 from afov.pairing import pair
+from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov_train.config import TeachConfig
 from afov_train.progress import track

@@ -116,10 +116,11 @@ class Peer:
 
     def __init__(self) -> None:
         import rclpy
-        from afov_ros.msg import Vocabulary as VocabularyMessage
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.qos import DurabilityPolicy, QoSProfile
         from sensor_msgs.msg import PointCloud2
+
+        from afov_ros.msg import Vocabulary as VocabularyMessage
 
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=DOMAIN)
