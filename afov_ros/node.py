@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
@@ -36,6 +37,8 @@ LATCHED = QoSProfile(
 class AfovNode(Node):
     """Labels `~/input/pointcloud`; publishes `~/segmentation` and, latched, `~/vocabulary`.
 
+    Once a second its counts go out on `/diagnostics`.
+
     Raises:
         InputError: the model folder is not named or cannot be opened.
     """
@@ -51,7 +54,7 @@ class AfovNode(Node):
             raise InputError("parameter 'model' is not set; expected a model folder (model:=DIR)")
         self.student = Student.open(model, self.get_parameter("runtime").value)
         self.threshold = float(self.get_parameter("threshold").value)
-        self.labelled, self.refused = 0, 0
+        self.labelled, self.refused, self.reason, self.milliseconds = 0, 0, "", 0.0
         self.segmentation = self.create_publisher(PointCloud2, "~/segmentation", RELIABLE)
         self.vocabulary = self.create_publisher(Vocabulary, "~/vocabulary", LATCHED)
         header = PointCloud2().header
@@ -61,6 +64,8 @@ class AfovNode(Node):
         depth = int(self.get_parameter("queue").value)
         newest = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         self.create_subscription(PointCloud2, "~/input/pointcloud", self.on_cloud, newest)
+        self.diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
+        self.create_timer(1.0, self.report)
         self.get_logger().info(
             f"labels {len(self.student.vocabulary.labelled)} classes with "
             f"{self.student.runtime.name}; waiting for clouds"
@@ -80,14 +85,38 @@ class AfovNode(Node):
             self._refuse(f"{type(error).__name__}: {error}")
         else:
             self.labelled += 1
+            self.milliseconds = (time.perf_counter() - began) * 1e3
             self.get_logger().info(
-                f"{len(sweep)} points in {(time.perf_counter() - began) * 1e3:.0f} ms; "
-                f"{self.labelled} clouds labelled, {self.refused} refused",
+                f"{len(sweep)} points in {self.milliseconds:.0f} ms; {self.counts}",
                 throttle_duration_sec=5.0,
             )
 
+    @property
+    def counts(self) -> str:
+        """What became of the clouds so far."""
+        return f"{self.labelled} clouds labelled, {self.refused} refused"
+
+    def report(self) -> None:
+        """A warning when a cloud was refused since the last report."""
+        refused, self.reason = self.reason, ""
+        waiting = "" if self.labelled else "waiting for the first cloud; "
+        status = DiagnosticStatus(
+            name=f"{self.get_fully_qualified_name()}: segmentation",
+            level=DiagnosticStatus.WARN if refused else DiagnosticStatus.OK,
+            message=refused or waiting + self.counts,
+            values=[
+                KeyValue(key="labelled", value=str(self.labelled)),
+                KeyValue(key="refused", value=str(self.refused)),
+                KeyValue(key="last sweep, ms", value=f"{self.milliseconds:.0f}"),
+            ],
+        )
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self.diagnostics.publish(message)
+
     def _refuse(self, reason: str) -> None:
         self.refused += 1
+        self.reason = reason
         self.get_logger().warning(
             f"cloud refused ({self.refused} so far): {reason}", throttle_duration_sec=5.0
         )
@@ -107,6 +136,8 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        # The logger's ROS side is gone after SIGINT; the console is not.
+        print(f"afov_node: {node.counts}", file=sys.stderr)
         node.destroy_node()
         rclpy.try_shutdown()
     return 0

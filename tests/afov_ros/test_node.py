@@ -79,6 +79,23 @@ def test_a_good_cloud_is_labelled_after_a_bad_one(name: str, peer: Peer, node: A
     assert node.poll() is None
 
 
+def test_diagnostics_count_what_was_refused_and_say_why(peer: Peer) -> None:
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+    reports: list[Any] = []
+    subscription = peer.ros.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
+    peer.spin_until(lambda: bool(reports))
+    before = {v.key: v.value for v in reports[-1].status[0].values}
+    peer.publisher.publish(message(structured(random_sweep(50)), data=b"short"))
+    peer.spin_until(lambda: reports[-1].status[0].level == DiagnosticStatus.WARN)
+    status = reports[-1].status[0]
+    after = {v.key: v.value for v in status.values}
+    assert int(after["refused"]) == int(before["refused"]) + 1
+    assert after["labelled"] == before["labelled"]
+    assert "data has 5" in status.message
+    peer.ros.destroy_subscription(subscription)
+
+
 def test_an_empty_cloud_comes_back_empty(peer: Peer) -> None:
     answer = peer.ask(message(structured(random_sweep(0))))
     assert answer.width * answer.height == 0
@@ -124,6 +141,7 @@ def test_sigint_ends_the_node_quietly(peer: Peer, model: Path, environment: dict
     assert node.returncode == 0
     assert time.monotonic() - began < 3
     assert "Traceback" not in error
+    assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused"
 
 
 @pytest.mark.parametrize(
