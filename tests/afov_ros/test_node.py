@@ -165,7 +165,9 @@ def test_a_model_that_does_not_open_is_one_line_and_an_exit_code(
         node_command(*parameters), env=environment, capture_output=True, text=True, timeout=60
     )
     assert run.returncode == 2
-    (line,) = run.stderr.strip().splitlines()
+    # Kilted's middleware remarks on the profile's older variable, which Jazzy needs.
+    lines = [line for line in run.stderr.splitlines() if "rmw_fastrtps" not in line]
+    (line,) = lines
     assert line.startswith("afov_node: ")
     assert {"changed weights": "SHA-256", "runtime": "abacus"}.get(fault, "model") in line
 
