@@ -219,7 +219,9 @@ class BagSource:
 
 def choose_cloud(path: Path, topics: tuple[Topic, ...], named: str | None) -> Topic:
     """The LiDAR's topic; never one of truth."""
-    clouds = {t.name: t for t in topics if t.kind == "cloud" and not t.name.startswith(TRUTH)}
+    clouds = {
+        t.name: t for t in topics if t.kind == "cloud" and not t.name.lower().startswith(TRUTH)
+    }
     if named is not None:
         if named not in clouds:
             raise InputError(

@@ -17,31 +17,27 @@ class SimCommand:
     """A drive through streets that exist nowhere, with truth beside it."""
 
     out: str = ""
-    """drive.mcap (ROS 2), foxglove:drive.mcap (as nuscenes2mcap writes), or nuscenes:DIR."""
+    """drive.mcap (ROS 2), or foxglove:drive.mcap (as nuscenes2mcap writes it)."""
     drive: Annotated[SimConfig, tyro.conf.arg(name="")] = field(default_factory=SimConfig)
 
     def run(self) -> Path:
         """Simulates the drive and writes it.
 
         Returns:
-            The file or folder.
+            The file.
         """
         kind, colon, rest = self.out.partition(":")
         if not colon:
             kind, rest = "mcap", self.out
-        if kind not in ("mcap", "foxglove", "nuscenes") or not rest:
-            raise InputError(
-                f"--out {self.out!r}: expected FILE.mcap, foxglove:FILE.mcap or nuscenes:DIR"
-            )
+        if kind not in ("mcap", "foxglove") or not rest.endswith(".mcap"):
+            raise InputError(f"--out {self.out!r}: expected FILE.mcap or foxglove:FILE.mcap")
         path = Path(rest)
-        if kind != "nuscenes" and path.suffix != ".mcap":
-            raise InputError(f"--out {self.out!r}: a bag's name must end in .mcap")
         write(kind, path, self.drive)
         return path
 
 
 def write(kind: str, path: Path, config: SimConfig) -> None:
-    """Simulates a drive into a ROS 2 MCAP, a Foxglove MCAP or a nuScenes tree."""
+    """Simulates a drive into a ROS 2 MCAP or a Foxglove MCAP."""
     from afov_train.progress import track
     from afov_train.simulation.drive import simulate
 
@@ -51,11 +47,7 @@ def write(kind: str, path: Path, config: SimConfig) -> None:
         from afov_train.simulation.write_mcap import write_mcap
 
         write_mcap(frames, path)
-    elif kind == "foxglove":
+    else:
         from afov_train.simulation.write_foxglove import write_foxglove
 
         write_foxglove(frames, path)
-    else:
-        from afov_train.simulation.write_nuscenes import write_nuscenes
-
-        write_nuscenes(frames, path)

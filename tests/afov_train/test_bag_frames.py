@@ -141,3 +141,26 @@ def test_a_choice_of_clouds_is_listed(drive, tmp_path):
     two = copied(drive, tmp_path / "two.mcap")
     with pytest.raises(InputError, match="no cloud topic '/other'; there are: /lidar_top"):
         BagSource(two, BagTopics(cloud="/other"))
+
+
+@pytest.mark.parametrize("upper_case", [False, True])
+def test_a_foxglove_mcap_gives_the_same_frames(frames, drive, tmp_path, upper_case):
+    from afov_train.simulation.write_foxglove import write_foxglove
+
+    file = tmp_path / "foxglove.mcap"
+    write_foxglove(frames, file, upper_case=upper_case)
+    ours = list(BagSource(drive, truth=True))
+    theirs = list(BagSource(file, truth=not upper_case))
+    assert len(ours) == len(theirs) == 4
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.token == b.token and b.sweep.fields == ("x", "y", "z", "intensity", "ring")
+        assert np.array_equal(a.sweep.points[:, :5], b.sweep.points)
+        assert np.allclose(a.world_from_lidar, b.world_from_lidar, atol=1e-9)
+        assert upper_case or np.array_equal(a.truth.raw, b.truth.raw)
+        by_name = {i.name: i for i in a.images}
+        assert len(by_name) == len(b.images) == 6
+        for image in b.images:
+            other = by_name[image.name]
+            assert image.stamp == other.stamp and np.array_equal(image.image, other.image)
+            assert np.allclose(image.camera.K, other.camera.K)
+            assert np.allclose(image.camera_from_lidar, other.camera_from_lidar, atol=1e-6)
