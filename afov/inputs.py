@@ -10,6 +10,7 @@ from afov.voxels import Voxels
 
 # Brings each input to the order of 1: intensity of 0..255, metres within a hundred.
 SCALE = {"intensity": 1 / 255, "rho": 1 / 50, "x": 1 / 50, "y": 1 / 50, "z": 1 / 3}
+LIMIT = 1000.0  # above any sensor's values; a fault of 1e38 would overflow in the network
 
 
 def inputs(sweep: Sweep, voxels: Voxels, names: tuple[str, ...]) -> np.ndarray:
@@ -32,4 +33,4 @@ def inputs(sweep: Sweep, voxels: Voxels, names: tuple[str, ...]) -> np.ndarray:
             )
         # A NaN in one field must not spread to the neighbours.
         columns.append(np.nan_to_num(column, posinf=0, neginf=0) * np.float32(SCALE[name]))
-    return np.stack(columns, 1).astype(np.float32)
+    return np.clip(np.stack(columns, 1), -LIMIT, LIMIT).astype(np.float32)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from afov.errors import InputError
+from afov.inputs import SCALE
 from afov.text_bank import TextBank
-from afov.unet import Shape
+from afov.unet import Shape, check_weights
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
 
@@ -104,7 +105,7 @@ def read_model_folder(folder: Path | str) -> ModelFolder:
         bank = load(content["text_bank.safetensors"])["embeddings"]
         if bank.shape[1] != data["embedding"]:
             raise ValueError(f"text bank {bank.shape[1]} wide, embedding {data['embedding']}")
-        return ModelFolder(
+        model = ModelFolder(
             folder,
             content["student.onnx"],
             load(content["student.safetensors"]),
@@ -114,17 +115,30 @@ def read_model_folder(folder: Path | str) -> ModelFolder:
                 tuple(map(int, shape["planes"])),
                 tuple(map(int, shape["layers"])),
             ),
-            VoxelGrid(data["grid"]["kind"], (float(size[0]), float(size[1]), float(size[2]))),
+            VoxelGrid(data["grid"]["kind"], tuple(map(float, size))),  # type: ignore[arg-type]
             tuple(map(str, data["inputs"])),
             TextBank(vocabulary, np.asarray(bank, np.float32)),
             float(data["temperature"]),
             dict(data["provenance"]),
         )
+        _check(model)
+        return model
     except InputError:
         raise
     except Exception as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{where}: does not describe a model ({line}); export it again") from None
+
+
+def _check(model: ModelFolder) -> None:
+    """Whether the parts fit each other; a ValueError says which do not."""
+    unknown = [name for name in model.inputs if name not in SCALE]
+    if unknown or not model.inputs:
+        raise ValueError(f"inputs {list(model.inputs)}, expected some of {', '.join(SCALE)}")
+    if not 0 < model.temperature < float("inf"):
+        raise ValueError(f"temperature {model.temperature}, expected a positive number")
+    width = model.text_bank.embeddings.shape[1]
+    check_weights(model.shape, model.weights, len(model.inputs), width)
 
 
 def _checked(file: Path, expected: str) -> bytes:

@@ -108,6 +108,27 @@ def test_a_cloud_without_intensity_names_the_field(folder):
         Student.open(folder).label(bare)
 
 
+def test_absurd_intensities_leave_finite_scores(folder):
+    sweep = street()
+    sweep.points[::7, 3] = np.resize([3e38, -3e38, np.inf, np.nan], len(sweep.points[::7]))
+    labels = Student.open(folder).label(sweep)
+    assert np.isfinite(labels.score).all() and np.isfinite(labels.voxel_embedding).all()
+
+
+def test_a_new_vocabulary_shares_the_network(folder):
+    student = Student.open(folder)
+    trained = student.label(street())
+    swapped = student.text_bank.embeddings.copy()
+    other = student.with_text_bank(TextBank(student.vocabulary, -swapped))
+    labels = other.label(street())
+    assert other.runtime is student.runtime
+    assert np.array_equal(labels.voxel_embedding, trained.voxel_embedding)
+    scores = (-swapped @ labels.voxel_embedding[0]).reshape(-1)
+    owner = student.vocabulary.phrase_class_id
+    best = max(range(1, owner.max() + 1), key=lambda k: scores[owner == k].max())
+    assert labels.class_id[labels.inverse == 0][0] == best
+
+
 def test_a_weight_left_over_stops_the_export():
     network = build_network(NetworkConfig(), 24)
     network.forgotten = torch.nn.Linear(2, 2)
@@ -152,6 +173,14 @@ def edit(folder, change):
         (lambda f: edit(f, lambda d: d.update(format=99)), "format 99, this version reads 1"),
         (lambda f: edit(f, lambda d: d.pop("grid")), "KeyError: 'grid'"),
         (lambda f: edit(f, lambda d: d.update(embedding=5)), "embedding 5"),
+        (lambda f: edit(f, lambda d: d.update(temperature=0)), "temperature 0.0"),
+        (lambda f: edit(f, lambda d: d.update(inputs=["colour"])), "inputs .'colour'."),
+        (lambda f: edit(f, lambda d: d.update(inputs=["z"])), "weight stem is .27, 3, 24."),
+        (lambda f: edit(f, lambda d: d["shape"].update(stem=5)), "expected 125 x 3"),
+        (lambda f: edit(f, lambda d: d["shape"].update(layers=[1])), "8 planes and layers"),
+        (lambda f: edit(f, lambda d: d["shape"]["layers"].__setitem__(0, 2)), "encode.0.1.first"),
+        (lambda f: edit(f, lambda d: d["shape"]["layers"].__setitem__(0, 0)), "encode.0.0.first.bias has no place"),
+        (lambda f: edit(f, lambda d: d["grid"].update(size=[1, 1])), "expected three"),
     ],
 )
 def test_a_damaged_folder_is_one_clear_line(folder, tmp_path, damage, said):
