@@ -14,7 +14,7 @@ from afov_train.simulation.rig import RIG
 from afov_train.simulation.write_mcap import jpeg, truth_of, world_from_base
 
 # Foxglove's numeric types.
-NUMBERS = {"|u1": 1, "<u2": 3, "<f4": 7}
+NUMBERS: dict[str, Any] = {"|u1": 1, "<u2": 3, "<f4": 7}
 COLUMNS = ("x", "y", "z", "intensity", "ring")
 
 
