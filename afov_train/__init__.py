@@ -2,6 +2,6 @@
 
 import os
 
-# OpenMP's waiting threads spin by default, and on a busy machine torch then stands still. It must be
-# said before torch is loaded.
+# OpenMP's waiting threads spin by default, and on a busy machine torch then stands still.
+# It must be said before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

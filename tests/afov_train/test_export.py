@@ -179,7 +179,10 @@ def edit(folder, change):
         (lambda f: edit(f, lambda d: d["shape"].update(stem=5)), "expected 125 x 3"),
         (lambda f: edit(f, lambda d: d["shape"].update(layers=[1])), "8 planes and layers"),
         (lambda f: edit(f, lambda d: d["shape"]["layers"].__setitem__(0, 2)), "encode.0.1.first"),
-        (lambda f: edit(f, lambda d: d["shape"]["layers"].__setitem__(0, 0)), "encode.0.0.first.bias has no place"),
+        (
+            lambda f: edit(f, lambda d: d["shape"]["layers"].__setitem__(0, 0)),
+            "first.bias has no place",
+        ),
         (lambda f: edit(f, lambda d: d["grid"].update(size=[1, 1])), "expected three"),
     ],
 )
