@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from afov.errors import InputError
 from afov.frames import Source
+from afov.sources.bags import TRUTH, BagSource
 from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov_train.config import Recording, TrainConfig, open_recording
@@ -15,6 +17,14 @@ from afov_train.export import export_student
 from afov_train.run_folder import open_run, versions
 from afov_train.teach import TaughtSweep, teach
 from afov_train.teachers import build_teacher
+from afov_train.teachers.config import EMBEDDED
+
+STRANGER = f"""
+WARNING: the teacher {EMBEDDED} has only ever seen simulated streets. It cannot know the real
+world, and what it teaches about this recording will be wrong. Name a real model:
+  --teacher.model ViT-B-16 --teacher.pretrained TAG   (downloaded)
+  --teacher.model ViT-B-16 --teacher.weights FILE     (local)
+"""
 
 
 def train(config: TrainConfig) -> Path:
@@ -26,6 +36,12 @@ def train(config: TrainConfig) -> Path:
     source = open_recording(config.recording)
     vocabulary = Vocabulary.load(config.vocabulary)
     run = open_run(config)
+    if (
+        config.teacher.model == EMBEDDED
+        and config.teacher.imported is None
+        and not simulated(source)
+    ):
+        print(STRANGER, file=sys.stderr)
 
     teacher = build_teacher(config.teacher, vocabulary, run / "teacher")
     taught = teach(source, teacher, config.teach, run / "teach")
@@ -52,6 +68,13 @@ def train(config: TrainConfig) -> Path:
         result.save(run)
     print(f"model folder: {model}")
     return run
+
+
+def simulated(source: Source) -> bool:
+    """Whether the simulator made this recording: no vehicle publishes truth."""
+    return isinstance(source, BagSource) and any(
+        t.name.lower().startswith(TRUTH) for t in source.reader.topics
+    )
 
 
 def test_source(config: TrainConfig) -> Source:

@@ -164,3 +164,10 @@ def test_a_foxglove_mcap_gives_the_same_frames(frames, drive, tmp_path, upper_ca
             assert image.stamp == other.stamp and np.array_equal(image.image, other.image)
             assert np.allclose(image.camera.K, other.camera.K)
             assert np.allclose(image.camera_from_lidar, other.camera_from_lidar, atol=1e-6)
+
+
+def test_only_a_simulated_recording_is_one_that_the_embedded_teacher_knows(drive, tmp_path):
+    from afov_train.pipeline import simulated
+
+    real = copied(drive, tmp_path / "r.mcap", lambda t, d: None if t.startswith("/truth") else d)
+    assert simulated(BagSource(drive)) and not simulated(BagSource(real))
