@@ -88,7 +88,7 @@ def main(demo: Demo) -> None:
     print(
         "next: your own drive\n"
         "  .venv/bin/afov-train --bag drive.mcap --inspect\n"
-        f"  ros2 launch afov_ros afov.launch.py model:=$PWD/{model}"
+        f"  ros2 launch afov_ros afov.launch.py model:={model.resolve()}"
     )
 
 
