@@ -13,7 +13,6 @@ import numpy as np
 from afov.errors import InputError
 from afov.frames import Frame, Source
 from afov.metrics import confusion, iou
-from afov.pairing import pair
 from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov_train.config import TeachConfig
@@ -76,14 +75,6 @@ class Evaluation:
         )
 
 
-def covered(frame: Frame) -> np.ndarray:
-    """(N,) bool: which points project into any image."""
-    seen = np.zeros(len(frame.sweep), bool)
-    for image in frame.images:
-        seen[pair(frame.sweep.xyz, image).point] = True
-    return seen
-
-
 def evaluate(source: Source, student: Student, teacher: Teacher, config: TeachConfig) -> Evaluation:
     """The student on all points, on those cameras see and on those they do not, and its teacher.
 
@@ -102,13 +93,13 @@ def evaluate(source: Source, student: Student, teacher: Teacher, config: TeachCo
         if frame.truth is None:
             continue
         sweeps += 1
-        truth, seen = frame.truth.class_id, covered(frame)
+        truth = frame.truth.class_id
         predicted = student.label(frame.sweep).class_id
         segments = [
             teacher.segments(image.image, token=frame.token, camera=image.name)
             for image in frame.images
         ]
-        phrase, _ = project(frame, segments, config)
+        phrase, seen = project(frame, segments, config)
         taught = TaughtSweep(frame.token, frame.sweep, phrase, seen).class_id(vocabulary)
         matrices["teacher, covered"] += confusion(truth[seen], taught[seen], size)
         matrices["student, covered"] += confusion(truth[seen], predicted[seen], size)
