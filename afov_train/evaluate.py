@@ -75,11 +75,18 @@ class Evaluation:
         )
 
 
-def evaluate(source: Source, student: Student, teacher: Teacher, config: TeachConfig) -> Evaluation:
+def evaluate(
+    source: Source,
+    student: Student,
+    teacher: Teacher,
+    config: TeachConfig,
+    predictions: Path | None = None,
+) -> Evaluation:
     """The student on all points, on those cameras see and on those they do not, and its teacher.
 
     Args:
         source: opened with truth.
+        predictions: a folder for `<token>_lidarseg.bin`, (N,) uint8, one per sweep with truth.
 
     Raises:
         InputError: no frame has truth.
@@ -89,12 +96,16 @@ def evaluate(source: Source, student: Student, teacher: Teacher, config: TeachCo
     questions = ("teacher, covered", "student, covered", "student, uncovered", "student, all")
     matrices = {q: np.zeros((size + 1, size + 1), np.int64) for q in questions}
     sweeps = 0
+    if predictions is not None:
+        predictions.mkdir(parents=True, exist_ok=True)
     for frame in track(source, "evaluate", len(source)):
         if frame.truth is None:
             continue
         sweeps += 1
         truth = frame.truth.class_id
         predicted = student.label(frame.sweep).class_id
+        if predictions is not None:
+            predicted.tofile(predictions / f"{frame.token}_lidarseg.bin")
         segments = [
             teacher.segments(image.image, token=frame.token, camera=image.name)
             for image in frame.images

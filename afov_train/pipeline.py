@@ -8,16 +8,19 @@ from pathlib import Path
 from afov.errors import InputError
 from afov.frames import Source
 from afov.sources.bags import TRUTH, BagSource
+from afov.sources.nuscenes import NuScenesSource
 from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov_train.config import Recording, TrainConfig, open_recording
 from afov_train.distill import distill
 from afov_train.evaluate import evaluate
 from afov_train.export import export_student
+from afov_train.nuscenes_eval import evaluate_officially, predictions_folder
 from afov_train.run_folder import open_run, versions
 from afov_train.teach import TaughtSweep, teach
 from afov_train.teachers import build_teacher
 from afov_train.teachers.config import EMBEDDED
+from afov_train.teachers.segments import Teacher
 
 STRANGER = f"""
 WARNING: the teacher {EMBEDDED} has only ever seen simulated streets. It cannot know the real
@@ -58,16 +61,25 @@ def train(config: TrainConfig) -> Path:
         sweep=TaughtSweep.load(taught[0]).sweep,
         folder=run / "model",
     )
-    student = Student.open(model)
     try:
-        result = evaluate(test_source(config), student, teacher, config.teach)
+        judge(config, Student.open(model), teacher, run)
     except InputError as error:
         print(f"not evaluated: {error}")
-    else:
-        print(result)
-        result.save(run)
     print(f"model folder: {model}")
     return run
+
+
+def judge(config: TrainConfig, student: Student, teacher: Teacher, run: Path) -> None:
+    """Our table; and for a split of nuScenes the devkit's own result beside it."""
+    source, submission = test_source(config), run / "nuscenes"
+    official = source if isinstance(source, NuScenesSource) and source.split else None
+    folder = predictions_folder(submission, str(official.split)) if official else None
+    result = evaluate(source, student, teacher, config.teach, folder)
+    print(result)
+    result.save(run)
+    if official:
+        theirs = evaluate_officially(official, submission)
+        print(f"nuscenes-devkit on {official.split}: mIoU {100 * theirs['miou']:.1f}")
 
 
 def simulated(source: Source) -> bool:

@@ -49,7 +49,8 @@ class NuScenesSource:
         from nuscenes import NuScenes
         from nuscenes.utils.splits import create_splits_scenes
 
-        self.root, self.truth, self.sweeps = Path(root), truth, sweeps
+        self.root, self.split = Path(root), split
+        self.truth, self.sweeps = truth, sweeps
         self.name = f"nuscenes-{version}" + (f"-{split}" if split else "")
         if not (self.root / version).is_dir():
             raise InputError(f"{self.root / version}: no such folder of nuScenes tables")

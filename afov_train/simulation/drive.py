@@ -85,7 +85,8 @@ def _frame(
     )
     images, sectors = [], []
     for i, (name, share) in enumerate(shares.items()):
-        offset = round((share - 1) * PERIOD * 1e9)
+        # Whole microseconds, all that nuScenes' tables can hold.
+        offset = 1000 * round((share - 1) * PERIOD * 1e6)
         moment = surfaces.at(t + offset / 1e9)
         pose = street.ego(t + offset / 1e9) @ mounts.base_from_camera[name]
         rgb, _ = image(moment, mounts.cameras[name], pose, rng)
