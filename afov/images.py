@@ -34,7 +34,7 @@ def decode_compressed(data: Any) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(bytes(data)), formats=("JPEG", "PNG")) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise InputError(f"image: {image.width} x {image.height} is absurdly large")
+                raise InputError(f"corrupt image: {image.width} x {image.height} is absurdly large")
             return np.asarray(image.convert("RGB"))
     except InputError:
         raise
@@ -57,11 +57,13 @@ def decode_raw(msg: Any) -> np.ndarray:
         channels = 1
     else:
         known = ", ".join((*COLOR, *MONO, *BAYER, *YUV))
-        raise InputError(f"image encoding {encoding!r} is not supported; these are: {known}")
+        raise InputError(f"image encoding {encoding!r} is not supported: expected {known}")
+    if height < 1 or width < 1 or (encoding in YUV and width % 2):
+        raise InputError(f"corrupt image: {width} x {height} is no size for {encoding}")
     data = np.frombuffer(msg.data, np.uint8)
     if step < width * channels or len(data) < height * step or height * width > MAX_PIXELS:
         raise InputError(
-            f"image: {width} x {height} {encoding} in rows of {step} bytes needs "
+            f"corrupt image: {width} x {height} {encoding} in rows of {step} bytes needs "
             f"{height * max(step, width * channels)} bytes, data has {len(data)}"
         )
     pixels = data[: height * step].reshape(height, step)[:, : width * channels]
@@ -98,10 +100,8 @@ def _around(plane: np.ndarray) -> np.ndarray:
 def _from_yuv(pixels: np.ndarray, encoding: str) -> np.ndarray:
     """4:2:2, BT.601 as OpenCV has it."""
     luma, chroma = YUV[encoding]
-    y = pixels[:, luma::2].astype(np.float32)
-    width = y.shape[1]
-    uv = pixels[:, chroma::2][:, : width // 2 * 2].astype(np.float32) - 128
+    y = 1.164 * (pixels[:, luma::2].astype(np.float32) - 16)
+    uv = pixels[:, chroma::2].astype(np.float32) - 128
     u, v = (np.repeat(uv[:, i::2], 2, 1) for i in (0, 1))
-    y = 1.164 * (y[:, : width // 2 * 2] - 16)
     rgb = np.stack((y + 1.596 * v, y - 0.392 * u - 0.813 * v, y + 2.017 * u), 2)
     return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)

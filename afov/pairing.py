@@ -61,31 +61,37 @@ def transfer(
     *,
     none: int = 0,
     occlusion: bool = False,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Carries labels from pixels to points (2405.15286, official code).
 
     A point that two cameras see takes the later one's label; pixels without one never overwrite.
 
     Args:
         label_maps: per image (H, W) integers, `none` where a pixel has no label.
+        occlusion: points that a clearly nearer one hides take no label, but count as covered.
 
     Returns:
-        (N,) int64, `none` where no camera has a label for the point.
+        (N,) int32 labels, `none` where no camera has one for the point; (N,) bool, whether the
+        point falls on any image.
 
     Raises:
         InputError: a map of another size than its camera.
     """
-    labels = np.full(len(xyz), none, np.int64)
+    labels = np.full(len(xyz), none, np.int32)
+    covered = np.zeros(len(xyz), bool)
     for image, label_map in zip(images, label_maps, strict=True):
         size = (image.camera.height, image.camera.width)
         if label_map.shape != size:
             raise InputError(
                 f"{image.name}: labels of {label_map.shape} rows and columns, the camera has {size}"
             )
-        pairs = pair(xyz, image, occlusion=occlusion)
+        pairs = pair(xyz, image)
+        covered[pairs.point] = True
+        if occlusion:
+            pairs = _visible(pairs, image.camera)
         found = label_map[pairs.row, pairs.col]
         labels[pairs.point[found != none]] = found[found != none]
-    return labels
+    return labels, covered
 
 
 # The depth buffer of the occlusion test. Cells are finer than the gap between two rings of a

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch.utils.data import DataLoader
 from afov.text_bank import TextBank
 from afov.voxels import VoxelGrid
 from afov_train.config import DistillConfig
-from afov_train.losses import ce_lovasz
+from afov_train.losses import IGNORE, ce_lovasz
 from afov_train.network.config import NetworkConfig
 from afov_train.network.unet import build_network
 from afov_train.sweeps import TaughtSweeps, class_weights, collate
@@ -58,8 +60,9 @@ class Distillation(lightning.LightningModule):
 
     def training_step(self, batch: tuple[torch.Tensor, ...], _: int) -> torch.Tensor:
         features, coords, labels = batch
-        embeddings = self.network(features, coords, self.config.batch)
-        loss = ce_lovasz(self.class_logits(embeddings), labels, weight=self.weights)
+        embeddings = self.network(features, coords, int(coords[-1, 0]) + 1)
+        known = labels != IGNORE
+        loss = ce_lovasz(self.class_logits(embeddings[known]), labels[known], weight=self.weights)
         self.log("loss", loss, prog_bar=True)
         return loss
 
@@ -108,23 +111,11 @@ def distill(
         config.seed,
         config.steps * config.batch,
     )
+    trainer, batch = _trainer(config, folder)
     loader: DataLoader[Any] = DataLoader(
-        sweeps, config.batch, collate_fn=collate, num_workers=1, multiprocessing_context="spawn"
+        sweeps, batch, collate_fn=collate, num_workers=1, multiprocessing_context="spawn"
     )
-    from lightning.pytorch.callbacks import RichProgressBar
-    from lightning.pytorch.loggers import CSVLogger
-
-    trainer = lightning.Trainer(
-        max_steps=config.steps,
-        accelerator="auto",
-        devices=1,
-        logger=CSVLogger(folder, name="", version=""),
-        callbacks=[RichProgressBar()],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        log_every_n_steps=10,
-    )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _threads_restored():
         # Lightning asks for more loader workers than a laptop has cores to give.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         trainer.fit(module, loader)
@@ -133,3 +124,41 @@ def distill(
     state = {name: value.contiguous() for name, value in module.network.state_dict().items()}
     save_file(state, folder / "network.safetensors")
     return module.network.eval()
+
+
+def _trainer(config: DistillConfig, folder: Path) -> tuple[lightning.Trainer, int]:
+    """The training loop, and how many sweeps of a step each of its processes takes.
+
+    On CPUs every sweep of a step has a process and its threads to itself: a sparse network's
+    products are too small to be shared (batch 2, two cores: 0.35 s a step against 0.93 s).
+    """
+    from lightning.pytorch.callbacks import RichProgressBar
+    from lightning.pytorch.loggers import CSVLogger
+
+    processes = 1
+    if not torch.cuda.is_available():
+        cores = len(os.sched_getaffinity(0))
+        fitting = (n for n in range(1, config.batch + 1) if config.batch % n == 0 and n <= cores)
+        processes = max(fitting)
+    trainer = lightning.Trainer(
+        max_steps=config.steps,
+        accelerator="auto",
+        devices=processes,
+        strategy="ddp_spawn" if processes > 1 else "auto",
+        logger=CSVLogger(folder, name="", version=""),
+        callbacks=[RichProgressBar()],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
+    return trainer, config.batch // processes
+
+
+@contextmanager
+def _threads_restored() -> Iterator[None]:
+    """Lightning divides the cores between its processes and leaves it so for what comes after."""
+    threads, setting = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    yield
+    torch.set_num_threads(threads)
+    if setting is None:
+        os.environ.pop("OMP_NUM_THREADS", None)

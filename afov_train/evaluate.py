@@ -17,7 +17,7 @@ from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov_train.config import TeachConfig
 from afov_train.progress import track
-from afov_train.teach import TaughtSweep, project
+from afov_train.teach import TaughtSweep, look, project
 from afov_train.teachers.segments import Teacher
 
 Predict = Callable[[Frame], np.ndarray]
@@ -106,11 +106,7 @@ def evaluate(
         predicted = student.label(frame.sweep).class_id
         if predictions is not None:
             predicted.tofile(predictions / f"{frame.token}_lidarseg.bin")
-        segments = [
-            teacher.segments(image.image, token=frame.token, camera=image.name)
-            for image in frame.images
-        ]
-        phrase, seen = project(frame, segments, config)
+        phrase, seen = project(frame, look(teacher, frame), config)
         taught = TaughtSweep(frame.token, frame.sweep, phrase, seen).class_id(vocabulary)
         matrices["teacher, covered"] += confusion(truth[seen], taught[seen], size)
         matrices["student, covered"] += confusion(truth[seen], predicted[seen], size)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from afov.errors import InputError
 from afov.frames import Source
+from afov.inputs import inputs
 from afov.sources.bags import TRUTH, BagSource
 from afov.sources.nuscenes import NuScenesSource
 from afov.student import Student
 from afov.vocabulary import Vocabulary
+from afov.voxels import VoxelGrid
 from afov_train.config import Recording, TrainConfig, open_recording
 from afov_train.distill import distill
 from afov_train.evaluate import evaluate
@@ -38,6 +40,7 @@ def train(config: TrainConfig) -> Path:
     """
     source = open_recording(config.recording)
     vocabulary = Vocabulary.load(config.vocabulary)
+    check_inputs(source, config.network.inputs)
     run = open_run(config)
     if (
         config.teacher.model == EMBEDDED
@@ -67,6 +70,20 @@ def train(config: TrainConfig) -> Path:
         print(f"not evaluated: {error}")
     print(f"model folder: {model}")
     return run
+
+
+def check_inputs(source: Source, names: tuple[str, ...]) -> None:
+    """Whether the first sweep has what the network is to be told, before a night of teaching.
+
+    Raises:
+        InputError: no sweep, or a field is missing.
+    """
+    frame = next(iter(source), None)
+    if frame is None:
+        raise InputError(
+            f"{source.name}: no frame could be read; left out: {source.skipped or 'nothing'}"
+        )
+    inputs(frame.sweep, VoxelGrid().voxelize(frame.sweep.xyz), names)
 
 
 def judge(config: TrainConfig, student: Student, teacher: Teacher, run: Path) -> None:

@@ -108,7 +108,10 @@ class BagSource:
         tree = TransformTree()
         names = [t.name for t in self.reader.topics if t.kind == "tf_static"]
         for topic, message in self.reader.messages(names):
-            _add_transforms(tree, topic, message)
+            if message is None:
+                self._skipped[f"{topic.name}: damaged message"] += 1
+            else:
+                _add_transforms(tree, topic, message)
         if self._extrinsics is not None:
             add_extrinsics(tree, self._extrinsics)
         return tree
@@ -123,6 +126,9 @@ class BagSource:
         names |= {t.name for t in self.reader.topics if t.kind == "tf"}
         names |= {truth_topic} if truth_topic else set()
         for topic, message in self.reader.messages(names):
+            if message is None:
+                self._skipped[f"{topic.name}: damaged message"] += 1
+                continue
             if topic.kind == "tf":
                 _add_transforms(tree, topic, message)
                 continue
@@ -206,11 +212,16 @@ class BagSource:
                 )
         try:
             pose = tree.lookup(frame_id, sweep.frame_id, stamp, source_stamp=sweep.stamp)
+        except InputError as error:
+            timely = "asked for at" not in str(error)
+            reason = str(error) if timely else "no transform at the image's time"
+            self._skipped[f"{topics.name}: {reason}"] += 1
+            return None
+        try:
             compressed = topics.image.kind == "compressed"
             pixels = decode_compressed(message.data) if compressed else decode_raw(message)
         except InputError as error:
-            kind = "corrupt image" if "corrupt" in str(error) else str(error).split(":")[0]
-            self._skipped[f"{topics.name}: {kind}"] += 1
+            self._skipped[f"{topics.name}: {str(error).split(':')[0]}"] += 1
             return None
         if pixels.shape[:2] != (camera.height, camera.width):
             camera = camera.scaled(pixels.shape[1], pixels.shape[0])

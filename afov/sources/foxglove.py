@@ -63,17 +63,28 @@ class FoxgloveReader:
         wanted = [n for n in names if n in by_name]
         if not wanted:
             return
+        factories = (Protobuf(), Ros2())
+        decoders: dict[int, Any] = {}
         with self.path.open("rb") as stream:
-            reader = make_reader(stream, decoder_factories=[Protobuf(), Ros2()])
-            try:
-                for _, channel, _, message in reader.iter_decoded_messages(topics=wanted):
-                    topic = by_name[channel.topic]
+            stored = make_reader(stream).iter_messages(topics=wanted)
+            while True:
+                try:
+                    schema, channel, raw = next(stored)
+                except StopIteration:
+                    return
+                except Exception as error:  # mcap raises many types on broken files
+                    raise InputError(f"{self.path}: damaged: {error}") from None
+                topic = by_name[channel.topic]
+                try:
+                    if channel.id not in decoders:
+                        found = (f.decoder_for(channel.message_encoding, schema) for f in factories)
+                        decoders[channel.id] = next(decoder for decoder in found if decoder)
+                    message = decoders[channel.id](raw.data)
                     adapt = _ADAPTERS.get(topic.type)
-                    yield topic, adapt(message) if adapt else message
-            except InputError:
-                raise
-            except Exception as error:  # mcap raises many types on broken files
-                raise InputError(f"{self.path}: damaged: {error}") from None
+                    message = adapt(message) if adapt else message
+                except Exception:  # bytes that are no such message
+                    message = None
+                yield topic, message
 
 
 def _header(message: Any) -> SimpleNamespace:

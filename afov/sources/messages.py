@@ -47,7 +47,10 @@ class Reader(Protocol):
     topics: tuple[Topic, ...]
 
     def messages(self, names: Collection[str]) -> Iterator[tuple[Topic, Any]]:
-        """Messages of the named topics alone, in file order; others are not even decoded."""
+        """Messages of the named topics alone, in file order; others are not even decoded.
+
+        One that cannot be decoded is None; the caller counts it.
+        """
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,50 +23,45 @@ class RosbagReader:
             )
 
     def messages(self, names: Collection[str]) -> Iterator[tuple[Topic, Any]]:
-        """Messages of the named topics, in file order."""
+        """Messages of the named topics, in file order; None for one that cannot be decoded."""
         by_name = {t.name: t for t in self.topics}
         with self._open() as bag:
             wanted = [c for c in bag.connections if c.topic in names]
             if not wanted:
                 return
-            try:
-                for connection, _, raw in bag.messages(connections=wanted):
-                    yield (
-                        by_name[connection.topic],
-                        bag.deserialize(raw, connection.msgtype),
-                    )
-            except InputError:
-                raise
-            except Exception as error:  # rosbags raises what its parsers meet
-                raise InputError(f"{self.path}: damaged: {_line(error)}") from None
+            stored = bag.messages(connections=wanted)
+            while True:
+                try:
+                    connection, _, raw = next(stored)
+                except StopIteration:
+                    return
+                except Exception as error:  # rosbags raises what its parsers meet
+                    raise InputError(f"{self.path}: damaged: {_line(error)}") from None
+                try:
+                    message = bag.deserialize(raw, connection.msgtype)
+                except Exception:  # bytes that are no such message
+                    message = None
+                yield by_name[connection.topic], message
 
-    def _open(self) -> Any:
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        """An AnyReader whose failure to open is one line."""
         from rosbags.highlevel import AnyReader
         from rosbags.typesys import Stores, get_typestore
 
-        return _Opened(
-            self.path, AnyReader([self.path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
-        )
-
-
-class _Opened:
-    """An AnyReader whose failure to open is one line."""
-
-    def __init__(self, path: Path, bag: Any) -> None:
-        self.path, self.bag = path, bag
-
-    def __enter__(self) -> Any:
+        store = get_typestore(Stores.ROS2_JAZZY)
         try:
-            self.bag.open()
+            bag = AnyReader([self.path], default_typestore=store)
+            bag.open()
         except Exception as error:  # rosbags raises what its parsers meet
             raise InputError(
                 f"{self.path}: cannot be read as a bag ({_line(error)}); a truncated recording "
                 "can be repaired with `mcap recover` or `ros2 bag reindex`"
             ) from None
-        return self.bag
-
-    def __exit__(self, *_: object) -> None:
-        self.bag.close()
+        try:
+            yield bag
+        finally:
+            bag.close()
 
 
 def _line(error: Exception) -> str:

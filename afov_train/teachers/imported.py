@@ -6,6 +6,8 @@ The folder's form is told in docs/teacher-folder.md.
 from __future__ import annotations
 
 import hashlib
+import zipfile
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,50 +26,72 @@ class ImportedTeacher:
     def __init__(self, config: TeacherConfig, vocabulary: Vocabulary) -> None:
         assert config.imported is not None
         self.folder = config.imported
-        bank = _load(self.folder / "text_bank.npz", ("phrases", "embeddings"))
-        rows = {str(p): e for p, e in zip(bank["phrases"], bank["embeddings"], strict=True)}
+        file = self.folder / "text_bank.npz"
+        bank = _load(file, ("phrases", "embeddings"))
+        embeddings = _unit_rows(bank["embeddings"], len(bank["phrases"]), f"{file}: embeddings")
+        rows = {str(p): e for p, e in zip(bank["phrases"], embeddings, strict=True)}
         lost = [p for p in vocabulary.phrases if p not in rows]
         if lost:
             raise InputError(
-                f"{self.folder / 'text_bank.npz'}: no embedding for {len(lost)} phrases of the "
-                f"vocabulary, {lost[0]!r} first; embed all phrases of {vocabulary.name}"
+                f"{file}: no embedding for {len(lost)} phrases of the vocabulary, {lost[0]!r} "
+                f"first; embed all phrases of {vocabulary.name}"
             )
-        embeddings = np.stack([rows[p] for p in vocabulary.phrases]).astype(np.float32)
-        norm = np.linalg.norm(embeddings, axis=1, keepdims=True)
-        self.text_bank = TextBank(vocabulary, embeddings / np.maximum(norm, 1e-9))
+        self.text_bank = TextBank(vocabulary, np.stack([rows[p] for p in vocabulary.phrases]))
         self.index = {p: i for i, p in enumerate(vocabulary.phrases)}
-        content = (self.folder / "text_bank.npz").read_bytes()
-        self.key = hashlib.sha256(str(self.folder).encode() + content).hexdigest()[:16]
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the text bank and of every file's name, size and time."""
+        digest = hashlib.sha256((self.folder / "text_bank.npz").read_bytes())
+        for file in sorted(self.folder.rglob("*")):
+            state = file.stat()
+            digest.update(f"{file} {state.st_size} {state.st_mtime_ns}".encode())
+        return digest.hexdigest()[:16]
 
     def segments(self, image: np.ndarray, *, token: str, camera: str) -> Segments:
-        """The segments of one image."""
+        """The segments of one image.
+
+        Raises:
+            InputError: a file is missing or does not fit the image, the other or the vocabulary.
+        """
         file = self.folder / camera / f"{token}.png"
+        described = file.with_suffix(".npz")
         try:
-            with Image.open(file) as picture:
-                ids = np.asarray(picture).astype(np.uint16)
-        except OSError:
+            with Image.open(file, formats=("PNG",)) as picture:
+                ids = np.asarray(picture).astype(np.int64)
+        except (OSError, SyntaxError, ValueError):
             raise InputError(f"{file}: no readable PNG of segment ids") from None
         if ids.shape != image.shape[:2]:
             raise InputError(f"{file}: {ids.shape}, the image has {image.shape[:2]}")
-        parts = _load(file.with_suffix(".npz"), ("phrases", "scores", "features"))
+        parts = _load(described, ("phrases", "scores", "features"))
+        count = len(parts["phrases"])
         unknown = [str(p) for p in parts["phrases"] if str(p) not in self.index]
         if unknown:
-            raise InputError(f"{file.with_suffix('.npz')}: phrase {unknown[0]!r} is in no class")
-        if ids.max(initial=0) > len(parts["phrases"]):
-            raise InputError(f"{file}: segment {ids.max()} of {len(parts['phrases'])} described")
-        feature = np.asarray(parts["features"], np.float32)
-        norm = np.linalg.norm(feature, axis=1, keepdims=True)
+            raise InputError(f"{described}: phrase {unknown[0]!r} is in no class")
+        if ids.max(initial=0) > count:
+            raise InputError(f"{file}: segment {ids.max()}, but {count} are described")
+        scores = np.asarray(parts["scores"], np.float32)
+        if scores.shape != (count,):
+            raise InputError(f"{described}: scores {scores.shape}, expected ({count},)")
         return Segments(
-            ids,
+            ids.astype(np.uint16),
             np.array([self.index[str(p)] for p in parts["phrases"]], np.int64),
-            np.asarray(parts["scores"], np.float32),
-            feature / np.maximum(norm, 1e-9),
+            scores,
+            _unit_rows(parts["features"], count, f"{described}: features"),
         )
+
+
+def _unit_rows(rows: np.ndarray, count: int, where: str) -> np.ndarray:
+    """(count, E) float32, each of length 1 (or 0)."""
+    rows = np.asarray(rows, np.float32)
+    if rows.ndim != 2 or len(rows) != count or not np.isfinite(rows).all():
+        raise InputError(f"{where}: {rows.shape}, expected {count} finite rows, one per phrase")
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 
 def _load(file: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as data:
             return {name: data[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         raise InputError(f"{file}: expected an npz with {', '.join(names)}") from None

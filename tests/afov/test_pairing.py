@@ -70,10 +70,11 @@ def test_labels_reach_the_points_as_in_the_official_code(golden: Golden) -> None
         raw = np.full(256, -1)
         raw[rows[:, 1] + 1] = of_phrase[rows[:, 2]]
         maps.append(raw[superpixels])
-    raw = transfer(golden["points"], images, maps, none=-1)
+    raw, covered = transfer(golden["points"], images, maps, none=-1)
     # The official label holds 100 * (segment of the whole sweep) + raw class, -1 for none.
     expected = np.where(golden["label_set"] < 0, -1, golden["label_set"] % 100)
     np.testing.assert_array_equal(raw, expected)
+    assert covered[raw >= 0].all()
     class_id = np.where(raw < 0, 0, golden["lidarseg_to_17"][raw])
     np.testing.assert_array_equal(class_id, golden["pseudo_label_17"])
 

@@ -1,9 +1,20 @@
-"""A tiny simulated drive, made once."""
+"""A tiny simulated drive and a small untrained model, made once; and how to spoil a bag."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
+from mcap.reader import make_reader
+from mcap.writer import Writer
 
+from afov.frames import Sweep
+from afov.text_bank import TextBank
+from afov.vocabulary import Vocabulary
+from afov.voxels import VoxelGrid
+from afov_train import export
+from afov_train.network.config import NetworkConfig
+from afov_train.network.unet import build_network
 from afov_train.simulation.config import SimConfig
 from afov_train.simulation.drive import simulate
 from afov_train.simulation.write_mcap import write_mcap
@@ -22,3 +33,65 @@ def drive(frames, tmp_path_factory):
     file = tmp_path_factory.mktemp("drive") / "drive.mcap"
     write_mcap(frames, file)
     return file
+
+
+def copied(source, target, keep=lambda topic, data: data, profile="ros2"):
+    """A copy of an MCAP; `keep` may change a message's bytes or drop it with None."""
+    with source.open("rb") as stream, target.open("wb") as out:
+        writer = Writer(out)
+        writer.start(profile=profile)
+        channels = {}
+        for schema, channel, message in make_reader(stream).iter_messages():
+            data = keep(channel.topic, message.data)
+            if data is None:
+                continue
+            if channel.id not in channels:
+                kind = writer.register_schema(schema.name, schema.encoding, schema.data)
+                channels[channel.id] = writer.register_channel(channel.topic, "cdr", kind)
+            writer.add_message(channels[channel.id], message.log_time, data, message.publish_time)
+        writer.finish()
+    return target
+
+
+def street(points=4000, seed=0):
+    """Rings on the ground and walls beside it, with a few faulty points."""
+    rng = np.random.default_rng(seed)
+    angle = rng.uniform(-np.pi, np.pi, points)
+    rho = np.minimum(rng.choice([4, 6, 9, 14, 22], points), 8 / np.maximum(abs(np.sin(angle)), 0.1))
+    z = np.where(rho < 20, -1.8, rng.uniform(-1.8, 3, points)) + rng.normal(0, 0.02, points)
+    xyzi = np.stack((rho * np.cos(angle), rho * np.sin(angle), z, rng.uniform(0, 255, points)), 1)
+    xyzi[::500, 0] = np.nan
+    return Sweep(xyzi.astype(np.float32), ("x", "y", "z", "intensity"), 1, "lidar")
+
+
+def bank(width=24):
+    vocabulary = Vocabulary.load("nuscenes16")
+    rows = np.random.default_rng(1).normal(size=(len(vocabulary.phrases), width))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return TextBank(vocabulary, rows.astype(np.float32))
+
+
+def lived_in(network):
+    """A network whose BatchNorms have seen something, so that folding them matters."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.2)
+    return network
+
+
+def exported(network, folder, sweep):
+    return export.export_student(
+        network, config=NetworkConfig(), grid=VoxelGrid(), text_bank=bank(), temperature=0.07,
+        provenance={"test": "yes"}, sweep=sweep, folder=folder,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """The default network with random weights, exported."""
+    network = lived_in(build_network(NetworkConfig(), 24))
+    return exported(network, tmp_path_factory.mktemp("export") / "model", street())

@@ -4,29 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mcap.reader import make_reader
-from mcap.writer import Writer
 
 from afov.errors import InputError
 from afov.sources.bags import BagSource, BagTopics
-
-
-def copied(source, target, keep=lambda topic, data: data, profile="ros2"):
-    """A copy of an MCAP; `keep` may change a message's bytes or drop it with None."""
-    with source.open("rb") as stream, target.open("wb") as out:
-        writer = Writer(out)
-        writer.start(profile=profile)
-        channels = {}
-        for schema, channel, message in make_reader(stream).iter_messages():
-            data = keep(channel.topic, message.data)
-            if data is None:
-                continue
-            if channel.id not in channels:
-                kind = writer.register_schema(schema.name, schema.encoding, schema.data)
-                channels[channel.id] = writer.register_channel(channel.topic, "cdr", kind)
-            writer.add_message(channels[channel.id], message.log_time, data, message.publish_time)
-        writer.finish()
-    return target
+from tests.afov_train.conftest import copied
 
 
 def test_frames_come_back_as_they_were_made(frames, drive):
@@ -55,8 +36,9 @@ def test_truth_is_not_even_decoded_unless_evaluation_asks(drive, tmp_path):
     )
     frames = list(BagSource(broken))
     assert len(frames) == 4 and all(f.truth is None for f in frames)
-    with pytest.raises(InputError, match="damaged"):
-        list(BagSource(broken, truth=True))
+    asked = BagSource(broken, truth=True)
+    assert all(f.truth is None for f in asked)
+    assert asked.skipped == {"/truth/lidar_top: damaged message": 4}
 
 
 def test_a_truth_cloud_is_never_taken_for_the_lidar(drive, tmp_path):
@@ -87,22 +69,6 @@ def test_images_beyond_the_tolerance_are_left_out(drive):
     assert any("no image within the tolerance" in reason for reason in source.skipped)
 
 
-@pytest.mark.parametrize(
-    ("dropped", "said"),
-    [
-        ("/lidar_top", "no PointCloud2 topic"),
-        ("image_rect_compressed", "no camera images"),
-        ("camera_info", "no camera_info beside"),
-        ("/tf", r"no transform for frame .*; frames: none; give --extrinsics"),
-    ],
-)
-def test_what_a_bag_lacks_is_named(drive, tmp_path, dropped, said):
-    poor = copied(drive, tmp_path / "p.mcap", lambda t, d: None if dropped in t else d)
-    with pytest.raises(InputError, match=said) as caught:
-        list(BagSource(poor))
-    assert "\n" not in str(caught.value)
-
-
 def test_mounts_from_a_file_stand_in_for_tf(drive, frames, tmp_path):
     from afov.transforms import quaternion_from
     from afov_train.simulation.rig import RIG
@@ -120,21 +86,6 @@ def test_mounts_from_a_file_stand_in_for_tf(drive, frames, tmp_path):
     made = {i.name: i for i in frames[0].images}
     for image in got[0].images:
         assert np.abs(image.camera_from_lidar - made[image.name].camera_from_lidar).max() < 0.7
-
-
-def test_a_truncated_bag_says_so(drive, tmp_path):
-    cut = tmp_path / "cut.mcap"
-    cut.write_bytes(drive.read_bytes()[:200_000])
-    with pytest.raises(InputError, match=r"cut\.mcap: cannot be read as a bag .*truncated"):
-        BagSource(cut)
-
-
-def test_a_file_that_is_no_bag_and_one_that_is_not_there(tmp_path):
-    (tmp_path / "x.bag").write_text("hello")
-    with pytest.raises(InputError, match="cannot be read as a bag"):
-        BagSource(tmp_path / "x.bag")
-    with pytest.raises(InputError, match="no such file"):
-        BagSource(tmp_path / "y.bag")
 
 
 def test_a_choice_of_clouds_is_listed(drive, tmp_path):

@@ -16,56 +16,12 @@ from afov.runtimes import open_runtime
 from afov.student import Student
 from afov.text_bank import TextBank
 from afov.unet import Shape
-from afov.vocabulary import Vocabulary
-from afov.voxels import VoxelGrid
 from afov_train import export
 from afov_train.network.config import NetworkConfig
 from afov_train.network.unet import UNet, build_network
+from tests.afov_train.conftest import exported, lived_in, street
 
 SLIM_34C = Shape(5, 4, (4, 8, 8, 12, 12, 8, 8, 8), (2, 3, 4, 6, 2, 2, 2, 2))
-
-
-def street(points=4000, seed=0):
-    """Rings on the ground and walls beside it, with a few faulty points."""
-    rng = np.random.default_rng(seed)
-    angle = rng.uniform(-np.pi, np.pi, points)
-    rho = np.minimum(rng.choice([4, 6, 9, 14, 22], points), 8 / np.maximum(abs(np.sin(angle)), 0.1))
-    z = np.where(rho < 20, -1.8, rng.uniform(-1.8, 3, points)) + rng.normal(0, 0.02, points)
-    xyzi = np.stack((rho * np.cos(angle), rho * np.sin(angle), z, rng.uniform(0, 255, points)), 1)
-    xyzi[::500, 0] = np.nan
-    return Sweep(xyzi.astype(np.float32), ("x", "y", "z", "intensity"), 1, "lidar")
-
-
-def bank(width=24):
-    vocabulary = Vocabulary.load("nuscenes16")
-    rows = np.random.default_rng(1).normal(size=(len(vocabulary.phrases), width))
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return TextBank(vocabulary, rows.astype(np.float32))
-
-
-def lived_in(network):
-    """A network whose BatchNorms have seen something, so that folding them matters."""
-    torch.manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm1d):
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.5, 2)
-            module.weight.data.uniform_(0.5, 1.5)
-            module.bias.data.normal_(0, 0.2)
-    return network
-
-
-def exported(network, folder, sweep):
-    return export.export_student(
-        network, config=NetworkConfig(), grid=VoxelGrid(), text_bank=bank(), temperature=0.07,
-        provenance={"test": "yes"}, sweep=sweep, folder=folder,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    network = lived_in(build_network(NetworkConfig(), 24))
-    return exported(network, tmp_path_factory.mktemp("export") / "model", street())
 
 
 @pytest.mark.parametrize("shape", [None, SLIM_34C])
@@ -82,19 +38,19 @@ def test_three_engines_agree(shape, tmp_path):
     assert (a.class_id == b.class_id).mean() > 0.999
 
 
-def test_a_real_sweep_goes_through(shared, folder):
+def test_a_real_sweep_goes_through(shared, model_folder):
     raw = next((shared / "data/nuscenes-one-sample/samples/LIDAR_TOP").iterdir())
     points = np.fromfile(raw, np.float32).reshape(-1, 5)[:, :4]
     sweep = Sweep(points, ("x", "y", "z", "intensity"), 1, "lidar")
-    labels = Student.open(folder).label(sweep)
+    labels = Student.open(model_folder).label(sweep)
     assert len(labels.class_id) == 34688 and labels.class_id.min() >= 1
     assert labels.embedding.shape == (34688, 24)
     assert np.allclose(np.linalg.norm(labels.embedding, axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
-def test_clouds_without_a_single_good_point_are_unlabelled(folder, runtime):
-    student = Student.open(folder, runtime)
+def test_clouds_without_a_single_good_point_are_unlabelled(model_folder, runtime):
+    student = Student.open(model_folder, runtime)
     fields = ("x", "y", "z", "intensity")
     for points in (np.zeros((0, 4), np.float32), np.full((7, 4), np.nan, np.float32)):
         labels = student.label(Sweep(points, fields, 1, "lidar"))
@@ -102,21 +58,21 @@ def test_clouds_without_a_single_good_point_are_unlabelled(folder, runtime):
         assert labels.embedding.shape == (len(points), 24)
 
 
-def test_a_cloud_without_intensity_names_the_field(folder):
+def test_a_cloud_without_intensity_names_the_field(model_folder):
     bare = Sweep(np.ones((3, 3), np.float32), ("x", "y", "z"), 1, "lidar")
     with pytest.raises(InputError, match="no field 'intensity', which the model needs"):
-        Student.open(folder).label(bare)
+        Student.open(model_folder).label(bare)
 
 
-def test_absurd_intensities_leave_finite_scores(folder):
+def test_absurd_intensities_leave_finite_scores(model_folder):
     sweep = street()
     sweep.points[::7, 3] = np.resize([3e38, -3e38, np.inf, np.nan], len(sweep.points[::7]))
-    labels = Student.open(folder).label(sweep)
+    labels = Student.open(model_folder).label(sweep)
     assert np.isfinite(labels.score).all() and np.isfinite(labels.voxel_embedding).all()
 
 
-def test_a_new_vocabulary_shares_the_network(folder):
-    student = Student.open(folder)
+def test_a_new_vocabulary_shares_the_network(model_folder):
+    student = Student.open(model_folder)
     trained = student.label(street())
     swapped = student.text_bank.embeddings.copy()
     other = student.with_text_bank(TextBank(student.vocabulary, -swapped))
@@ -150,17 +106,17 @@ def test_an_export_that_disagrees_writes_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / "model").exists()
 
 
-def test_only_standard_operators(folder):
+def test_only_standard_operators(model_folder):
     import onnx
 
-    kinds = {n.op_type for n in onnx.load(folder / "student.onnx").graph.node}
+    kinds = {n.op_type for n in onnx.load(model_folder / "student.onnx").graph.node}
     assert kinds <= {"Add", "Concat", "Gather", "Identity", "MatMul", "Relu", "Reshape"}
 
 
-def edit(folder, change):
-    data = json.loads((folder / "model.json").read_text())
+def edit(model_folder, change):
+    data = json.loads((model_folder / "model.json").read_text())
     change(data)
-    (folder / "model.json").write_text(json.dumps(data))
+    (model_folder / "model.json").write_text(json.dumps(data))
 
 
 @pytest.mark.parametrize(
@@ -186,9 +142,9 @@ def edit(folder, change):
         (lambda f: edit(f, lambda d: d["grid"].update(size=[1, 1])), "expected three"),
     ],
 )
-def test_a_damaged_folder_is_one_clear_line(folder, tmp_path, damage, said):
+def test_a_damaged_folder_is_one_clear_line(model_folder, tmp_path, damage, said):
     copy = tmp_path / "model"
-    shutil.copytree(folder, copy)
+    shutil.copytree(model_folder, copy)
     damage(copy)
     with pytest.raises(InputError, match=said) as caught:
         Student.open(copy)
