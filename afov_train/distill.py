@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,9 @@ class Distillation(lightning.LightningModule):
         self.register_buffer("weights", weights)
         self.classes = len(text_bank.vocabulary.labelled)
 
+    def setup(self, stage: str) -> None:
+        _quiet()  # in the processes that Lightning starts, too
+
     def class_logits(self, embeddings: torch.Tensor) -> torch.Tensor:
         """(V, E) to (V, K + 1): cosine over temperature; column 0, unlabelled, is never chosen."""
         cosine = normalize(embeddings, dim=1) @ self.text.T
@@ -93,6 +97,7 @@ def distill(
     Returns:
         The network after the last step (never the best by ground truth), in evaluation mode.
     """
+    _quiet()
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     module = Distillation(
         build_network(network, text_bank.embeddings.shape[1]),
@@ -115,9 +120,7 @@ def distill(
     loader: DataLoader[Any] = DataLoader(
         sweeps, batch, collate_fn=collate, num_workers=1, multiprocessing_context="spawn"
     )
-    with warnings.catch_warnings(), _threads_restored():
-        # Lightning asks for more loader workers than a laptop has cores to give.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    with _threads_restored():
         trainer.fit(module, loader)
     from safetensors.torch import save_file
 
@@ -141,7 +144,7 @@ def _trainer(config: DistillConfig, folder: Path) -> tuple[lightning.Trainer, in
         fitting = (n for n in range(1, config.batch + 1) if config.batch % n == 0 and n <= cores)
         processes = max(fitting)
     trainer = lightning.Trainer(
-        max_steps=config.steps,
+        max_epochs=1,  # the samples are counted out for `steps`
         accelerator="auto",
         devices=processes,
         strategy="ddp_spawn" if processes > 1 else "auto",
@@ -152,6 +155,15 @@ def _trainer(config: DistillConfig, folder: Path) -> tuple[lightning.Trainer, in
         log_every_n_steps=10,
     )
     return trainer, config.batch // processes
+
+
+def _quiet() -> None:
+    """Lightning's advice concerns other trainings: a laptop has no cores for more workers."""
+    logging.getLogger("lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for advice in ("does not have many workers", "persistent_workers=True", "logging interval"):
+        warnings.filterwarnings("ignore", f".*{advice}.*")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")
 
 
 @contextmanager

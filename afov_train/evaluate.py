@@ -35,6 +35,20 @@ class Evaluation:
         """Mean over the classes that truth or prediction holds."""
         return float(np.nanmean(iou(self.matrices[question])))
 
+    @property
+    def common(self) -> np.ndarray:
+        """(K,) bool: the classes whose truth every question holds."""
+        return np.all([m[1:].sum(1) > 0 for m in self.matrices.values()], axis=0)
+
+    def mean_iou_of_common(self, question: str) -> float:
+        """Mean over the common classes, the only one to compare questions by.
+
+        One stray point makes an absent class a zero in `mean_iou`, and few classes occur where no
+        camera looks. Here it still counts: against the class whose point it is.
+        """
+        values = iou(self.matrices[question])[self.common]
+        return float(values.mean()) if len(values) else float("nan")
+
     def accuracy(self, question: str) -> float:
         """Share of the points with truth that got their class; unlabelled counts as wrong."""
         matrix = self.matrices[question][1:]
@@ -49,6 +63,10 @@ class Evaluation:
             cells = ["-" if np.isnan(v[i]) else f"{100 * v[i]:.1f}" for v in per_class]
             rows.append([category.name, *cells])
         rows.append(["mIoU", *(f"{100 * self.mean_iou(c):.1f}" for c in columns)])
+        rows.append(
+            [f"mIoU of {self.common.sum()} common"]
+            + [f"{100 * self.mean_iou_of_common(c):.1f}" for c in columns]
+        )
         rows.append(["accuracy", *(f"{100 * self.accuracy(c):.1f}" for c in columns)])
         return rows
 
@@ -65,6 +83,7 @@ class Evaluation:
         content = {
             question: {
                 "mIoU": self.mean_iou(question),
+                "mIoU of common classes": self.mean_iou_of_common(question),
                 "accuracy": self.accuracy(question),
                 "confusion": matrix.tolist(),
             }

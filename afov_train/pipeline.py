@@ -101,6 +101,8 @@ def judge(config: TrainConfig, student: Student, teacher: Teacher, run: Path) ->
 
 def simulated(source: Source) -> bool:
     """Whether the simulator made this recording: no vehicle publishes truth."""
+    if isinstance(source, NuScenesSource):
+        return all(log["logfile"] == "afov-sim" for log in source.nusc.log)
     return isinstance(source, BagSource) and any(
         t.name.lower().startswith(TRUTH) for t in source.reader.topics
     )

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any
 
-import spconv.pytorch as spconv
 import torch
-from spconv.core import ConvAlgo
 from torch import nn
+
+with warnings.catch_warnings():
+    # spconv 2.3 writes decorators and asks torch questions that newer torch spells differently:
+    # a page of warnings before every training, none of them ours to heed.
+    warnings.simplefilter("ignore", FutureWarning)
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    import spconv.pytorch as spconv
+    from spconv.core import ConvAlgo
 
 from afov.unet import Shape
 from afov_train.network.config import SHAPES, NetworkConfig
