@@ -1,11 +1,30 @@
 """Packages that pip installs; `afov_ros` is installed by CMake, beside the messages it needs."""
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 setup(
     packages=find_packages(include=["afov*", "afov_train*"], exclude=["afov_ros*"]),
     package_data={
-        "afov": ["vocabularies/*.yaml"],
+        "afov": ["vocabularies/*.yaml", "native/*.cpp"],
         "afov_train": ["**/*.json", "**/*.safetensors", "**/*.txt.gz", "**/*.yaml"],
     },
+    ext_modules=[
+        # A plain shared library, loaded with ctypes. Without a compiler NumPy does the same.
+        Extension(
+            "afov.native._afov",
+            ["afov/native/afov.cpp"],
+            extra_compile_args=[
+                "-O3",
+                "-std=c++17",
+                "-ffp-contract=off",
+                "-fno-math-errno",
+                "-fno-trapping-math",
+                "-fno-signed-zeros",
+                "-pthread",
+            ],
+            extra_link_args=["-pthread"],
+            language="c++",
+            optional=True,
+        )
+    ],
 )

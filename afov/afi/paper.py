@@ -7,12 +7,14 @@ R the reach of both ends along it.
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 
 import numpy as np
 
 from afov.afi.ground import near_ground
 from afov.afi.sampling import farthest_points, nearest
+from afov.native import address, library
 
 SIZES = (1365, 455, 151, 50)  # centres of the four levels
 AGGREGATED, DECODED = 20, 6  # neighbours
@@ -86,10 +88,13 @@ def interact(xyz: np.ndarray, labels: np.ndarray, classes: int = 16) -> Interact
     one_hot[np.linalg.norm(xyz[:, :2], axis=1) < EGO] = 0
     levels: list[Level] = []
     points, x = xyz, one_hot
+    order = farthest_points(xyz, SIZES[0])
     for size in SIZES:
         if size >= len(points):
             break  # a cloud smaller than a level: the coarsest level is what there is
-        levels.append(aggregate(points, x, size, levels[-1] if levels else None))
+        # The farthest n of a level are its first n, in the order in which they were chosen.
+        index = np.arange(size) if levels else order
+        levels.append(aggregate(points, x, index, levels[-1] if levels else None))
         points, x = levels[-1].xyz, levels[-1].x
     decoded: list[np.ndarray] = []
     for place in reversed(range(len(levels))):
@@ -105,9 +110,8 @@ def interact(xyz: np.ndarray, labels: np.ndarray, classes: int = 16) -> Interact
     return Interaction(corrected, scores, ground, tuple(levels), tuple(decoded[1:]))
 
 
-def aggregate(xyz: np.ndarray, x: np.ndarray, size: int, below: Level | None) -> Level:
-    """One level up: centres by farthest-point sampling, then local geometric aggregation."""
-    index = farthest_points(xyz, size)
+def aggregate(xyz: np.ndarray, x: np.ndarray, index: np.ndarray, below: Level | None) -> Level:
+    """One level up: local geometric aggregation around the points of `index`."""
     centers = xyz[index]
     near = nearest(xyz, centers, AGGREGATED)
     o = xyz[near] - centers[:, None]
@@ -119,7 +123,7 @@ def aggregate(xyz: np.ndarray, x: np.ndarray, size: int, below: Level | None) ->
     F = over(spread @ x[near], EPSILON)
     D = spread @ o / np.maximum(count, 1)[:, :, None]
     if below is None:
-        P, I = count / np.maximum(count.sum(1, keepdims=True), 1), np.ones(size, np.float32)  # noqa: E741
+        P, I = count / np.maximum(count.sum(1, keepdims=True), 1), np.ones(len(index), np.float32)  # noqa: E741
     else:
         w = agreement(o, below, index, near)
         total = w.sum(1)
@@ -129,8 +133,9 @@ def aggregate(xyz: np.ndarray, x: np.ndarray, size: int, below: Level | None) ->
     v = np.divide(P, length, out=np.zeros_like(P), where=length > 0)
     pooled = (over(v, EPSILON)[:, None] @ F)[:, 0]
     own = I[:, None] * pooled + 0.1 * x[index]
-    faint = FAINT * x[near].max(1)  # speaks only where nothing else does
-    return Level(index, centers, P, D, F, I, over(own + faint, EPSILON))
+    silent = ~own.any(1)
+    own[silent] = FAINT * x[near[silent]].max(1)
+    return Level(index, centers, P, D, F, I, over(own, EPSILON))
 
 
 def agreement(o: np.ndarray, below: Level, index: np.ndarray, near: np.ndarray) -> np.ndarray:
@@ -152,25 +157,35 @@ def agreement(o: np.ndarray, below: Level, index: np.ndarray, near: np.ndarray) 
 
 def decode(xyz: np.ndarray, x: np.ndarray, level: Level, coarse: np.ndarray) -> np.ndarray:
     """One level down: points take from the centres on whose directions they lie."""
+    from scipy.sparse import csr_array
+
     near = nearest(level.xyz, xyz, DECODED)
     w = following(xyz, level, near)
-    c = 0.3 if len(xyz) == 3 * len(level.xyz) else 0.01
-    taken = (w[:, None] @ coarse[near])[:, 0]
+    c = (0.3 if len(xyz) == 3 * len(level.xyz) else 0.01) * w.sum(1).mean()
     # Without label and direction: faintly, the mean of the centres around. 600 / 601 comes from
     # the official code's two guards against division by zero.
-    faint = np.float32(FAINT * 600 / 601) * coarse[near].mean(1)
-    return over(taken + c * w.sum(1).mean() * x + faint, EPSILON)
+    w += np.float32(FAINT * 600 / 601 / near.shape[1])
+    starts = np.arange(0, near.size + 1, near.shape[1])
+    taken = csr_array((w.ravel(), near.ravel(), starts), (len(xyz), len(coarse))) @ coarse
+    return over(taken + c * x, EPSILON)
 
 
 def following(xyz: np.ndarray, level: Level, near: np.ndarray) -> np.ndarray:
-    """(M, K) w_mj: the share of the directions of centre j along which point m lies."""
+    """(M, K) float32 w_mj: the share of the directions of centre j along which point m lies."""
     length = np.linalg.norm(level.D, axis=2, keepdims=True)
-    axes = level.D / np.maximum(length, 1e-9)
+    axes = np.ascontiguousarray((level.D / np.maximum(length, 1e-9)).transpose(0, 2, 1))
+    w = np.zeros(near.shape, np.float32)
+    native = library()
+    if native is not None:
+        arrays = (np.ascontiguousarray(a) for a in (xyz, level.xyz, axes, level.P, near))
+        kept = list(arrays)
+        sizes = (ctypes.c_int64(n) for n in (*near.shape, len(AXES)))
+        native.following(*map(address, kept), *sizes, ctypes.c_float(GAMMA), address(w))
+        return w
     g = xyz[:, None] - level.xyz[near]
     g /= np.maximum(np.linalg.norm(g, axis=2, keepdims=True), 1e-9)
-    w = np.zeros(near.shape, np.float32)
     for a in range(len(AXES)):
-        cos = np.einsum("mkd,mkd->mk", g, axes[near, a])
+        cos = np.einsum("mkd,mkd->mk", g, axes[near, :, a])
         w += level.P[near, a] * (abs(cos) > GAMMA)
     return w
 

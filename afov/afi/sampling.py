@@ -1,8 +1,12 @@
-"""Farthest-point sampling, exact, looking only at the cells that a new sample can change."""
+"""Farthest-point sampling and nearest neighbours, both exact."""
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
+
+from afov.native import address, library
 
 CELL = 4.0  # metres; decides the speed, never the result
 
@@ -10,9 +14,8 @@ CELL = 4.0  # metres; decides the speed, never the result
 def farthest_points(xyz: np.ndarray, count: int) -> np.ndarray:
     """Each sample is the point farthest from those before; the first is point 0.
 
-    A new sample's distance to the nearest older one bounds every point's, so only points nearer
-    to it than that can change. Points within 3 cm of the origin are never chosen (2405.15286,
-    official code): they are padding there.
+    The first n of many samples are the n samples, so that one call serves all levels. Points
+    within 3 cm of the origin are never chosen (2405.15286, official code): they are padding there.
 
     Args:
         xyz: (N, 3) float32, metres.
@@ -21,6 +24,19 @@ def farthest_points(xyz: np.ndarray, count: int) -> np.ndarray:
         (min(count, N),) int64; of equally far points the first.
     """
     count = min(count, len(xyz))
+    native = library()
+    if native is None or not count:
+        return _farthest_points(xyz, count)
+    xyz = np.ascontiguousarray(xyz, np.float32)
+    chosen = np.empty(count, np.int64)
+    native.farthest_points(
+        address(xyz), ctypes.c_int64(len(xyz)), ctypes.c_int64(count), address(chosen)
+    )
+    return chosen
+
+
+def _farthest_points(xyz: np.ndarray, count: int) -> np.ndarray:
+    """The same in NumPy: only cells nearer to the new sample than their farthest point change."""
     cells, order = np.unique(np.floor(xyz / CELL).astype(np.int64), axis=0, return_inverse=True)
     by_cell = np.argsort(order.ravel(), kind="stable")
     bounds = np.searchsorted(order.ravel()[by_cell], np.arange(len(cells) + 1))
@@ -46,9 +62,27 @@ def farthest_points(xyz: np.ndarray, count: int) -> np.ndarray:
 
 
 def nearest(points: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
-    """(M, min(count, N)) int64, for each query its nearest points, nearest first; exact."""
+    """(M, min(count, N)) int64, for each query its nearest points, nearest first; exact.
+
+    Args:
+        points: (N, 3) float32; queries: (M, 3) float32; metres.
+    """
+    count = min(count, len(points))
+    native = library()
+    if native is None or not count:
+        return _nearest(points, queries, count)
+    points, queries = (np.ascontiguousarray(a, np.float32) for a in (points, queries))
+    found = np.empty((len(queries), count), np.int64)
+    sizes = (ctypes.c_int64(n) for n in (len(queries), count))
+    native.nearest(
+        address(points), ctypes.c_int64(len(points)), address(queries), *sizes, address(found)
+    )
+    return found
+
+
+def _nearest(points: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
+    """The same with SciPy."""
     from scipy.spatial import cKDTree
 
-    count = min(count, len(points))
-    found = cKDTree(points).query(queries, np.arange(1, count + 1), workers=2)[1]
-    return np.asarray(found)
+    found = cKDTree(points).query(queries, np.arange(1, count + 1))[1]
+    return np.asarray(found, np.int64)
