@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from afov.afi import Mode, interact
 from afov.frames import Sweep
 from afov.inputs import inputs
 from afov.kernel_maps import kernel_maps
@@ -89,19 +90,35 @@ class Student:
             norm = np.linalg.norm(embedding, axis=1, keepdims=True)
             embedding = embedding / np.maximum(norm, 1e-9)
         clock.append(time.perf_counter())
-        chosen, probability = self._classify(embedding)
+        probability = self.probabilities(embedding)
         # One row more for points without a voxel: index -1 finds it.
-        class_id = np.append(chosen, np.uint8(UNLABELLED))[voxels.inverse]
-        score = np.append(probability, np.float32(0))[voxels.inverse]
+        class_id = np.append(probability.argmax(1).astype(np.uint8), np.uint8(UNLABELLED))
+        score = np.append(probability.max(1, initial=0), np.float32(0))
+        class_id, score = class_id[voxels.inverse], score[voxels.inverse]
         clock.append(time.perf_counter())
         parts = ("voxels", "kernel maps", "network", "labels")
         seconds = dict(zip(parts, np.diff(clock).tolist(), strict=True))
         return Labels(class_id, score, embedding, voxels.inverse, seconds)
 
-    def _classify(self, embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(V,) uint8 class ids and (V,) float32 probabilities."""
+    def corrected(self, labels: Labels, sweep: Sweep, afi: Mode) -> Labels:
+        """What `label` said of the sweep, after approximate flat interaction."""
+        if afi == "off":
+            return labels
+        began = time.perf_counter()
+        probability = self.probabilities(labels.voxel_embedding)
+        padded = np.concatenate((probability, np.zeros((1, probability.shape[1]), np.float32)))
+        likely = interact(afi, sweep.xyz, padded[labels.inverse])
+        return replace(
+            labels,
+            class_id=likely.argmax(1).astype(np.uint8),
+            score=likely.max(1),
+            seconds={**labels.seconds, "afi": time.perf_counter() - began},
+        )
+
+    def probabilities(self, embedding: np.ndarray) -> np.ndarray:
+        """(V, E) unit rows to (V, K + 1) float32: softmax over the classes; column 0 is zero."""
         logits = self.text_bank.class_scores(embedding) / self.model.temperature
-        best = logits.argmax(1)
-        top = logits.max(1, initial=-np.inf)
-        probability = 1 / np.exp(logits - top[:, None]).sum(1)
-        return (best + 1).astype(np.uint8), probability.astype(np.float32)
+        likely = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
+        result = np.zeros((len(logits), logits.shape[1] + 1), np.float32)
+        np.divide(likely, likely.sum(1, keepdims=True), out=result[:, 1:])
+        return result

@@ -101,7 +101,7 @@ def evaluate(
     config: TeachConfig,
     predictions: Path | None = None,
 ) -> Evaluation:
-    """The student on all points, on those cameras see and on those they do not, and its teacher.
+    """The student on all points, on those cameras see and on those they do not; its teacher; AFI.
 
     Args:
         source: opened with truth.
@@ -112,7 +112,9 @@ def evaluate(
     """
     vocabulary = student.vocabulary
     size = len(vocabulary.labelled)
-    questions = ("teacher, covered", "student, covered", "student, uncovered", "student, all")
+    questions = (
+        "teacher, covered", "student, covered", "student, uncovered", "student, all", "+ AFI, all",
+    )  # fmt: skip
     matrices = {q: np.zeros((size + 1, size + 1), np.int64) for q in questions}
     sweeps = 0
     if predictions is not None:
@@ -122,7 +124,9 @@ def evaluate(
             continue
         sweeps += 1
         truth = frame.truth.class_id
-        predicted = student.label(frame.sweep).class_id
+        labels = student.label(frame.sweep)
+        predicted = labels.class_id
+        flattened = student.corrected(labels, frame.sweep, "refined").class_id
         if predictions is not None:
             predicted.tofile(predictions / f"{frame.token}_lidarseg.bin")
         phrase, seen = project(frame, look(teacher, frame), config)
@@ -131,6 +135,7 @@ def evaluate(
         matrices["student, covered"] += confusion(truth[seen], predicted[seen], size)
         matrices["student, uncovered"] += confusion(truth[~seen], predicted[~seen], size)
         matrices["student, all"] += confusion(truth, predicted, size)
+        matrices["+ AFI, all"] += confusion(truth, flattened, size)
     if not sweeps:
         raise InputError(f"{source.name}: no frame has ground truth, so nothing can be evaluated")
     return Evaluation(vocabulary, matrices, sweeps)

@@ -24,8 +24,10 @@ def farthest_points(xyz: np.ndarray, count: int) -> np.ndarray:
         (min(count, N),) int64; of equally far points the first.
     """
     count = min(count, len(xyz))
+    if not count:
+        return np.empty(0, np.int64)
     native = library()
-    if native is None or not count:
+    if native is None:
         return _farthest_points(xyz, count)
     xyz = np.ascontiguousarray(xyz, np.float32)
     chosen = np.empty(count, np.int64)
@@ -68,8 +70,10 @@ def nearest(points: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
         points: (N, 3) float32; queries: (M, 3) float32; metres.
     """
     count = min(count, len(points))
+    if not count:
+        return np.empty((len(queries), 0), np.int64)
     native = library()
-    if native is None or not count:
+    if native is None:
         return _nearest(points, queries, count)
     points, queries = (np.ascontiguousarray(a, np.float32) for a in (points, queries))
     found = np.empty((len(queries), count), np.int64)
