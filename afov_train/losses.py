@@ -1,9 +1,10 @@
-"""The losses of distillation: cross-entropy and Lovász-softmax (Berman et al. 2018)."""
+"""The losses: TMP's contrast of superpoints (2405.15286, section 3.2) and distillation's
+cross-entropy + Lovász-softmax (Berman et al. 2018)."""
 
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 
 IGNORE = 0
 
@@ -46,3 +47,58 @@ def ce_lovasz(
         return logits.sum() * 0
     logits, labels = logits[known], labels[known]
     return cross_entropy(logits, labels, weight) + lovasz_softmax(logits.softmax(1), labels)
+
+
+def superpoint_means(
+    embeddings: torch.Tensor, voxel: torch.Tensor, segment: torch.Tensor, segments: int
+) -> torch.Tensor:
+    """(S, E): the mean embedding of each superpoint's voxels, not normalised again.
+
+    Args:
+        embeddings: (V, E), unit rows.
+        voxel, segment: (M,) int64, pairs; a voxel may lie in several superpoints.
+    """
+    sums = embeddings.new_zeros(segments, embeddings.shape[1])
+    sums = sums.index_add(0, segment, embeddings[voxel])
+    count = torch.bincount(segment, minlength=segments).to(embeddings.dtype)
+    return sums / (count + 1e-6)[:, None]
+
+
+def soft_targets(text: torch.Tensor, category: torch.Tensor, phrase: torch.Tensor) -> torch.Tensor:
+    """(S, P): 0.2 on a segment's own phrase, 0.8 shared by likeness within its category.
+
+    Rows sum to 1; entries may be negative, as in the official code.
+
+    Args:
+        text: (P, E), unit rows. category: (P,) int64. phrase: (S,) int64.
+    """
+    likeness = text @ text.T * (category[:, None] == category)
+    target = 0.2 * torch.eye(len(text), dtype=text.dtype, device=text.device) + 0.8 * likeness
+    return (target / target.sum(1, keepdim=True))[phrase]
+
+
+def tmp_losses(
+    superpoints: torch.Tensor,
+    feature: torch.Tensor,
+    text: torch.Tensor,
+    category: torch.Tensor,
+    phrase: torch.Tensor,
+    temperature: float = 0.07,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """L_image and L_text of tri-modal contrastive pre-training.
+
+    Args:
+        superpoints: (S, E), of `superpoint_means`, all superpoints of the batch.
+        feature: (S, E), each one's image feature. phrase: (S,) int64, each one's phrase.
+        text: (P, E), embeddings of all phrases. category: (P,) int64, each phrase's class.
+
+    Returns:
+        Point to image: every superpoint against all image features of the batch; point to text:
+        against all phrases. Means over the superpoints.
+    """
+    image, text = normalize(feature, dim=1), normalize(text, dim=1)
+    own = torch.arange(len(superpoints), device=superpoints.device)
+    to_image = cross_entropy(superpoints @ image.T / temperature, own)
+    target = soft_targets(text, category, phrase)
+    to_text = -(target * (superpoints @ text.T / temperature).log_softmax(1)).sum(1).mean()
+    return to_image, to_text

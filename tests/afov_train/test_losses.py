@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from afov_train.losses import ce_lovasz
+from afov_train.losses import ce_lovasz, soft_targets, superpoint_means, tmp_losses
 
 
 def test_value_and_gradient_are_the_official_codes(shared):
@@ -22,3 +23,42 @@ def test_a_batch_without_labels_costs_nothing():
     loss = ce_lovasz(logits, torch.zeros(5, dtype=torch.long))
     loss.backward()
     assert loss == 0 and logits.grad.abs().sum() == 0
+
+
+@pytest.fixture(params=[1, 2])
+def golden(request, shared):
+    return np.load(shared / f"golden/tmp_loss_{request.param}.npz")
+
+
+def of_golden(golden):
+    """Pairs of voxel and segment, and the segments that any voxel falls in, from its own maps."""
+    image, row, col = golden["pairing_images"].T
+    ids = golden["superpixels"][image, row, col].astype(np.int64)
+    table = golden["features"]
+    keys = {(int(i), int(k) + 1): n for n, (i, k) in enumerate(table[:, :2])}
+    rows = np.array([keys.get((int(i), int(k)), -1) for i, k in zip(image, ids, strict=True)])
+    kept = rows >= 0
+    met, segment = np.unique(rows[kept], return_inverse=True)
+    tensors = (golden["pairing_points"][kept], segment, table[met, 3:], table[met, 2])
+    voxel, segment, feature, phrase = map(torch.tensor, tensors)
+    return voxel, segment, feature.double(), phrase.long()
+
+
+def test_tmp_is_the_official_codes_in_value_and_gradient(golden):
+    voxel, segment, feature, phrase = of_golden(golden)
+    embeddings = torch.tensor(golden["P"]).double().requires_grad_()
+    text = torch.tensor(golden["text_embedding"]).double()
+    category = torch.tensor(golden["text_category"])
+    superpoints = superpoint_means(embeddings, voxel, segment, len(phrase))
+    assert np.abs(superpoints.detach().numpy() - golden["superpoints_k"]).max() < 1e-6
+    unit = torch.nn.functional.normalize(text, dim=1)
+    target = soft_targets(unit, category, phrase)
+    assert np.abs(target.numpy() - golden["y"]).max() < 1e-6
+    losses = tmp_losses(superpoints, feature, text, category, phrase)
+    total = 0.5 * losses[0] + 0.5 * losses[1]
+    for loss, name, gradient in zip(
+        (*losses, total), ("L_I", "L_T", "total"), ("grad_LI", "grad_LT", "grad_total"), strict=True
+    ):
+        assert abs(float(loss.detach()) - float(golden[name])) < 1e-6
+        found = torch.autograd.grad(loss, embeddings, retain_graph=True)[0]
+        assert np.abs(found.numpy() - golden[gradient]).max() < 1e-6

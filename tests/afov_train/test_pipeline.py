@@ -47,7 +47,6 @@ def test_the_run_folder_says_what_it_was_run_with(run):
     assert rows[0][1:] == [
         "teacher, covered", "student, covered", "student, uncovered", "student, all",
         "+ AFI, all",
-            "+ AFI, all",
     ]  # fmt: skip
     assert [r[0].split()[0] for r in rows[-3:]] == ["mIoU", "mIoU", "accuracy"]
 
