@@ -57,7 +57,9 @@ def write_model_folder(model: ModelFolder) -> Path:
     (partial / "student.onnx").write_bytes(model.onnx)
     contiguous = {k: np.ascontiguousarray(v) for k, v in model.weights.items()}
     save_file(contiguous, partial / "student.safetensors")
-    save_file({"embeddings": model.text_bank.embeddings}, partial / "text_bank.safetensors")
+    # safetensors writes the memory as it lies, so a view would come back scrambled.
+    bank = np.ascontiguousarray(model.text_bank.embeddings, np.float32)
+    save_file({"embeddings": bank}, partial / "text_bank.safetensors")
     description = {
         "format": FORMAT,
         "grid": {"kind": model.grid.kind, "size": list(model.grid.size)},

@@ -55,22 +55,87 @@ class TeachConfig:
 
 
 @dataclass(frozen=True)
-class DistillConfig:
-    """Distillation: cross-entropy + Lovász on the pseudo-labelled voxels (2405.15286, sec. 3.3)."""
+class OptimizerConfig:
+    """How weights move."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 4e-3
+    """Of the trunk; 0 freezes it (linear probe)."""
+    head_learning_rate: float | None = None
+    """Of the head; the trunk's where none is named."""
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    """SGD alone."""
+    dampening: float = 0.1
+    """SGD alone."""
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What a sweep goes through before each visit; its pairs go with it."""
+
+    rotate: bool = True
+    """Any angle about z."""
+    flip: bool = True
+    """Mirrored in x and in y, each every other time."""
+    scale: float = 0.05
+    """Larger or smaller by up to this share."""
+    cuboid: bool = False
+    """A random box of the sweep is left out."""
+    crop: bool = False
+    """Only pairs inside a random window of each image count."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What pre-training and distillation have in common."""
 
     steps: int = 700
-    """Optimizer steps; the schedule (one cycle) spans them."""
+    """Optimizer steps; the schedule spans them."""
     batch: int = 2
-    """Sweeps per step."""
-    learning_rate: float = 4e-3
-    weight_decay: float = 0.01
+    """Sweeps at once."""
+    accumulate: int = 1
+    """Batches per optimizer step."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    precision: Literal["32", "bf16", "16"] = "32"
+    """bf16 and 16 need a GPU."""
+    checkpoint: int = 50
+    """Steps between two checkpoints; a killed run goes on from the last (--run FOLDER)."""
+    wandb: bool = False
+    """Weights & Biases, too (pip install wandb)."""
     temperature: float = 0.07
-    """Divides the cosines between points and phrases."""
+    """Divides every cosine."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PretrainConfig(TrainingConfig):
+    """TMP: superpoints against image features and phrases (2405.15286, sec. 3.2)."""
+
+    steps: int = 0
+    """Optimizer steps; 0 leaves TMP out."""
+    augment: AugmentConfig = field(
+        default_factory=lambda: AugmentConfig(scale=0.0, cuboid=True, crop=True)
+    )
+    image: float = 0.5
+    """Weight of point to image."""
+    text: float = 0.5
+    """Weight of point to text."""
+
+
+@dataclass(frozen=True)
+class DistillConfig(TrainingConfig):
+    """Distillation: cross-entropy + Lovász on the pseudo-labelled voxels (2405.15286, sec. 3.3)."""
+
+    head: Literal["open", "closed"] = "open"
+    """open: embeddings against the text bank, so that the vocabulary can change; closed: one
+    output per class, as published."""
+    tmp: float = 0.0
+    """Weight of TMP's own losses beside, which keep the CLIP space alive (open head)."""
     class_weight: Literal["none", "sqrt"] = "sqrt"
     """"sqrt": cross-entropy weighted by 1 / sqrt(class share), so that rare classes survive."""
-    augment: bool = True
-    """Rotation about z, flips, scale."""
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,6 +152,7 @@ class TrainConfig:
     grid: VoxelGrid = field(default_factory=VoxelGrid)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     teach: TeachConfig = field(default_factory=TeachConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     runs: Path = Path("runs")
     """Each run gets a time-stamped folder here; `latest` points to the newest."""

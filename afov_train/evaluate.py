@@ -17,7 +17,7 @@ from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov_train.config import TeachConfig
 from afov_train.progress import track
-from afov_train.teach import TaughtSweep, look, project
+from afov_train.teach import class_of_phrase, look, project
 from afov_train.teachers.segments import Teacher
 
 Predict = Callable[[Frame], np.ndarray]
@@ -130,7 +130,7 @@ def evaluate(
         if predictions is not None:
             predicted.tofile(predictions / f"{frame.token}_lidarseg.bin")
         phrase, seen = project(frame, look(teacher, frame), config)
-        taught = TaughtSweep(frame.token, frame.sweep, phrase, seen).class_id(vocabulary)
+        taught = class_of_phrase(phrase, vocabulary)
         matrices["teacher, covered"] += confusion(truth[seen], taught[seen], size)
         matrices["student, covered"] += confusion(truth[seen], predicted[seen], size)
         matrices["student, uncovered"] += confusion(truth[~seen], predicted[~seen], size)

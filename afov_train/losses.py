@@ -59,7 +59,8 @@ def superpoint_means(
         voxel, segment: (M,) int64, pairs; a voxel may lie in several superpoints.
     """
     sums = embeddings.new_zeros(segments, embeddings.shape[1])
-    sums = sums.index_add(0, segment, embeddings[voxel])
+    # index_select: the gradient of embeddings[voxel] adds up in whatever order threads come.
+    sums = sums.index_add(0, segment, embeddings.index_select(0, voxel))
     count = torch.bincount(segment, minlength=segments).to(embeddings.dtype)
     return sums / (count + 1e-6)[:, None]
 

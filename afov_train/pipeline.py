@@ -1,9 +1,11 @@
-"""The method in one screen: teach, distil, export, evaluate."""
+"""The method in one screen: teach, pre-train (TMP), distil, export, evaluate."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+import torch
 
 from afov.errors import InputError
 from afov.frames import Source
@@ -14,10 +16,12 @@ from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
 from afov_train.config import Recording, TrainConfig, open_recording
-from afov_train.distill import distill
+from afov_train.distill import closed_bank, distill
 from afov_train.evaluate import evaluate
 from afov_train.export import export_student
+from afov_train.network.unet import build_network
 from afov_train.nuscenes_eval import evaluate_officially, predictions_folder
+from afov_train.pretrain import pretrain
 from afov_train.run_folder import open_run, versions
 from afov_train.teach import TaughtSweep, teach
 from afov_train.teachers import build_teacher
@@ -42,6 +46,7 @@ def train(config: TrainConfig) -> Path:
     vocabulary = Vocabulary.load(config.vocabulary)
     check_inputs(source, config.network.inputs)
     run = open_run(config)
+    torch.manual_seed(config.distill.seed)
     if (
         config.teacher.model == EMBEDDED
         and config.teacher.imported is None
@@ -51,14 +56,21 @@ def train(config: TrainConfig) -> Path:
 
     teacher = build_teacher(config.teacher, vocabulary, run / "teacher")
     taught = teach(source, teacher, config.teach, run / "teach")
-    network = distill(
-        taught, teacher.text_bank, config.network, config.grid, config.distill, run / "distill"
-    )
+    bank = teacher.text_bank
+    network = build_network(config.network, bank.embeddings.shape[1])
+    if config.pretrain.steps:
+        pretrain(
+            network, taught, bank, config.network, config.grid, config.pretrain, run / "pretrain"
+        )
+    if config.distill.head == "closed":
+        bank = closed_bank(vocabulary)
+        network.with_head(bank.embeddings.shape[1])
+    distill(network, taught, bank, config.network, config.grid, config.distill, run / "distill")
     model = export_student(
         network,
         config=config.network,
         grid=config.grid,
-        text_bank=teacher.text_bank,
+        text_bank=bank,
         temperature=config.distill.temperature,
         provenance={"recording": source.name, "teacher": teacher.key, **versions()},
         sweep=TaughtSweep.load(taught[0]).sweep,

@@ -13,13 +13,14 @@ import numpy as np
 
 from afov.errors import InputError
 from afov.frames import Frame, Source, Sweep
-from afov.pairing import transfer
+from afov.pairing import pair, transfer
 from afov.vocabulary import Vocabulary
 from afov_train.config import TeachConfig
 from afov_train.progress import track
 from afov_train.teachers.segments import Segments, Teacher
 
 NO_PHRASE = -1
+FORM = 2  # of the files: older ones are taught anew
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,24 @@ class TaughtSweep:
     Attributes:
         phrase: (N,) int32, index into the text bank's phrases, -1 where no segment answers.
         covered: (N,) bool, seen by a camera.
+        pairs: (M, 5) int32: point, camera, row, column, segment; a point that two cameras see is
+            in two pairs, as TMP wants it.
+        segment_phrase: (S,) int32. segment_feature: (S, E) float32, unit rows in CLIP space.
+        image_sizes: (cameras, 2) int32, height and width.
     """
 
     token: str
     sweep: Sweep
     phrase: np.ndarray
     covered: np.ndarray
+    pairs: np.ndarray
+    segment_phrase: np.ndarray
+    segment_feature: np.ndarray
+    image_sizes: np.ndarray
 
     def class_id(self, vocabulary: Vocabulary) -> np.ndarray:
         """(N,) uint8: the class of each point's phrase; 0 where unlabelled or absorbed."""
-        owner = np.append(vocabulary.phrase_class_id, np.uint8(0))
-        return owner[self.phrase]
+        return class_of_phrase(self.phrase, vocabulary)
 
     def save(self, file: Path) -> None:
         """Writes the file in one step, so that an interrupted run leaves no half of it."""
@@ -51,8 +59,7 @@ class TaughtSweep:
                 fields=np.array(self.sweep.fields),
                 stamp=np.int64(self.sweep.stamp),
                 frame_id=np.array(self.sweep.frame_id),
-                phrase=self.phrase,
-                covered=self.covered,
+                **{name: getattr(self, name) for name in _ARRAYS},
             )
         partial.replace(file)
 
@@ -66,7 +73,15 @@ class TaughtSweep:
                 int(data["stamp"]),
                 str(data["frame_id"]),
             )
-            return cls(file.stem, sweep, data["phrase"], data["covered"])
+            return cls(file.stem, sweep, *(data[name] for name in _ARRAYS))
+
+
+_ARRAYS = ("phrase", "covered", "pairs", "segment_phrase", "segment_feature", "image_sizes")
+
+
+def class_of_phrase(phrase: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """(N,) uint8: the class of each phrase; 0 for none (-1) and for absorbers."""
+    return np.append(vocabulary.phrase_class_id, np.uint8(0))[phrase]
 
 
 def project(
@@ -88,6 +103,39 @@ def project(
     phrases = [table[seen.ids] for table, seen in zip(tables, segments, strict=True)]
     return transfer(
         frame.sweep.xyz, frame.images, phrases, none=NO_PHRASE, occlusion=config.occlusion
+    )
+
+
+def superpoints(
+    frame: Frame, segments: Sequence[Segments], config: TeachConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The points of each segment: what TMP contrasts.
+
+    Returns:
+        pairs (M, 5), segment_phrase (S,), segment_feature (S, E), as in `TaughtSweep`.
+    """
+    pairs, phrases, features = [], [], []
+    before = 0
+    for camera, (image, seen) in enumerate(zip(frame.images, segments, strict=True)):
+        found = pair(frame.sweep.xyz, image, occlusion=config.occlusion)
+        number = seen.ids[found.row, found.col].astype(np.int32) - 1
+        inside = number >= 0
+        columns = (found.point, np.full_like(found.point, camera), found.row, found.col)
+        rows = np.stack((*columns, number + before), 1)[inside]
+        pairs.append(rows.astype(np.int32))
+        phrases.append(seen.phrase.astype(np.int32))
+        features.append(seen.feature)
+        before += len(seen.phrase)
+    return np.concatenate(pairs), np.concatenate(phrases), np.concatenate(features)
+
+
+def teach_sweep(frame: Frame, segments: Sequence[Segments], config: TeachConfig) -> TaughtSweep:
+    """What the segments of a frame's images say about its points."""
+    phrase, seen = project(frame, segments, config)
+    phrase = spread(frame.sweep.xyz, phrase, seen, config.reach)
+    sizes = np.array([i.image.shape[:2] for i in frame.images], np.int32).reshape(-1, 2)
+    return TaughtSweep(
+        frame.token, frame.sweep, phrase, seen, *superpoints(frame, segments, config), sizes
     )
 
 
@@ -141,7 +189,7 @@ def teach(source: Source, teacher: Teacher, config: TeachConfig, folder: Path) -
         InputError: the recording yields no frame, or no camera sees any point.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"source": source.name, "teacher": teacher.key, **asdict(config)}
+    settings = {"source": source.name, "teacher": teacher.key, "form": FORM, **asdict(config)}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     files, covered, labelled, points = [], 0, 0, 0
     for frame in track(source, "teach", len(source)):
@@ -149,9 +197,7 @@ def teach(source: Source, teacher: Teacher, config: TeachConfig, folder: Path) -
         if file.exists():
             taught = TaughtSweep.load(file)
         else:
-            phrase, seen = project(frame, look(teacher, frame), config)
-            phrase = spread(frame.sweep.xyz, phrase, seen, config.reach)
-            taught = TaughtSweep(file.stem, frame.sweep, phrase, seen)
+            taught = teach_sweep(frame, look(teacher, frame), config)
             taught.save(file)
         files.append(file)
         points += len(taught.phrase)

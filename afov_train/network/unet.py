@@ -125,6 +125,11 @@ class UNet(nn.Module):
             x = decode(x.replace_feature(torch.cat((x.features, skip.features), 1)))
         return self.head(x.features)
 
+    def with_head(self, outputs: int) -> UNet:
+        """Itself, with a fresh head of so many outputs."""
+        self.head = nn.Linear(self.head.in_features, outputs)
+        return self
+
 
 def build_network(config: NetworkConfig, embedding: int) -> UNet:
     """The network with fresh weights."""

@@ -12,7 +12,7 @@ from afov.errors import InputError
 from afov.metrics import confusion
 from afov.sources.bags import BagSource
 from afov.vocabulary import Vocabulary
-from afov_train.config import TeachConfig, TrainConfig
+from afov_train.config import AugmentConfig, TeachConfig, TrainConfig
 from afov_train.sweeps import TaughtSweeps, collate
 from afov_train.teach import TaughtSweep, spread, teach
 from afov_train.teachers import build_teacher
@@ -68,7 +68,9 @@ def test_an_interrupted_run_goes_on(taught, drive, tmp_path):
 def test_samples_are_the_same_for_the_same_seed(taught, vocabulary):
     config = TrainConfig()
     sets = [
-        TaughtSweeps(taught[1], vocabulary, config.grid, config.network.inputs, True, seed, 4)
+        TaughtSweeps(
+            taught[1], vocabulary, config.grid, config.network.inputs, AugmentConfig(), seed, 4
+        )
         for seed in (1, 1, 2)
     ]
     a, b, c = (collate([s[0], s[3]]) for s in sets)

@@ -1,0 +1,261 @@
+"""What pre-training and distillation share: batches, optimizer, the loop, checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.data import DataLoader
+
+from afov.errors import InputError
+from afov_train.config import OptimizerConfig, TrainingConfig
+from afov_train.sweeps import TaughtSweeps, collate
+
+PRECISIONS: dict[str, Any] = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+
+
+@dataclass(frozen=True)
+class State:
+    """Where an interrupted training stopped.
+
+    Attributes:
+        step: optimizer steps done.
+        network: weights. optimizer, schedule: their states.
+    """
+
+    step: int
+    network: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+
+
+class Stage(lightning.LightningModule):
+    """A loss over the network; a subclass says which one in `training_step`."""
+
+    def __init__(self, network: nn.Module, config: TrainingConfig) -> None:
+        super().__init__()
+        self.network, self.config = network, config
+        self.state: State | None = None
+        if not config.optimizer.learning_rate:
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_(name.startswith("head."))
+
+    def on_train_start(self) -> None:
+        """A frozen trunk keeps its statistics, too."""
+        if not self.config.optimizer.learning_rate:
+            self.network.eval()
+
+    def setup(self, stage: str) -> None:
+        """In every process that Lightning starts."""
+        _quiet()
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, its schedule over all steps, and what an earlier run left in both."""
+        optimizer = build_optimizer(self.network, self.config.optimizer)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        schedule: Any
+        if self.config.optimizer.schedule == "one-cycle":
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, rates, self.config.steps, pct_start=0.15
+            )
+        else:
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.config.steps)
+        if self.state:
+            optimizer.load_state_dict(self.state.optimizer)
+            schedule.load_state_dict(self.state.schedule)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW; the head may have a rate of its own."""
+    trained = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
+    head = [p for n, p in trained if n.startswith("head.")]
+    trunk = [p for n, p in trained if not n.startswith("head.")]
+    groups: list[dict[str, Any]] = [{"params": p} for p in (trunk, head) if p]
+    if config.head_learning_rate is not None:
+        groups[-1]["lr"] = config.head_learning_rate
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        groups,
+        config.learning_rate,
+        momentum=config.momentum,
+        dampening=config.dampening,
+        weight_decay=config.weight_decay,
+    )
+
+
+class Checkpoints(lightning.Callback):
+    """Every so many steps the whole state, in one rename: a run can be killed at any moment."""
+
+    def __init__(self, folder: Path, every: int, done: int) -> None:
+        self.folder, self.every, self.done = folder, every, done
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        """After each batch; the first process writes."""
+        step = self.done + trainer.global_step
+        final = self.folder / f"checkpoint-{step:07d}"
+        if step % self.every or final.exists() or not trainer.is_global_zero:
+            return
+        partial = self.folder / "checkpoint.part"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _save_weights(module.network, partial / "network.safetensors")
+        optimizer, schedule = trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler
+        state = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+        torch.save({"step": step, **state}, partial / "trainer.pt")
+        partial.rename(final)
+        for older in _checkpoints(self.folder)[:-1]:
+            shutil.rmtree(older)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.glob("checkpoint-*") if re.fullmatch(r"\d{7}", f.name[11:]))
+
+
+def last_state(folder: Path) -> State | None:
+    """What the newest checkpoint holds; None where there is none."""
+    found = _checkpoints(folder)
+    if not found:
+        return None
+    try:
+        trainer = torch.load(found[-1] / "trainer.pt", weights_only=True)
+        return State(network=load_file(found[-1] / "network.safetensors"), **trainer)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{found[-1]}: damaged checkpoint ({error}); delete it") from None
+
+
+def fit(stage: Stage, sweeps: TaughtSweeps, folder: Path, name: str) -> None:
+    """Trains, or takes up what an earlier run with the same sweeps and settings left in `folder`.
+
+    The stage's network holds the last step's weights afterwards and is in evaluation mode.
+    """
+    config = stage.config
+    settings = {
+        "training": asdict(config), "stage": name, "sweeps": [f.name for f in sweeps.files],
+        "start": _fingerprint(stage.network),
+    }  # fmt: skip
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+    done, weights = folder / "done.json", folder / "network.safetensors"
+    marked = json.loads(done.read_text()) if done.exists() else {}
+    if marked.get("key") != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        done.write_text(json.dumps({"key": key}))
+    elif marked.get("finished") and weights.exists():
+        print(f"{name}: done before with the same sweeps and settings; taken from {weights}")
+        stage.network.load_state_dict(load_file(weights))
+        stage.network.eval()
+        return
+    stage.state = last_state(folder)
+    step = 0
+    if stage.state:
+        step = stage.state.step
+        stage.network.load_state_dict(stage.state.network)
+        print(f"{name}: goes on after step {step} of {config.steps}")
+    if step < config.steps:
+        _run(stage, replace(sweeps, first=step * config.batch * config.accumulate), folder, step)
+    _save_weights(stage.network, weights)
+    done.write_text(json.dumps({"key": key, "finished": True}))
+    for checkpoint in _checkpoints(folder):
+        shutil.rmtree(checkpoint)
+    stage.network.eval()
+
+
+def _run(stage: Stage, sweeps: TaughtSweeps, folder: Path, step: int) -> None:
+    from lightning.pytorch.callbacks import RichProgressBar
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    _quiet()
+    config = stage.config
+    processes = _processes(config.batch)
+    if config.precision != "32" and not torch.cuda.is_available():
+        raise InputError(f"precision {config.precision}: needs a GPU; on a CPU it is 32")
+    loggers: list[Any] = [
+        CSVLogger(folder, name="", version=f"from-{step}"),
+        TensorBoardLogger(str(folder), name="", version=f"from-{step}"),
+    ]
+    if config.wandb:
+        from lightning.pytorch.loggers import WandbLogger
+
+        loggers.append(WandbLogger(project="afov", save_dir=str(folder)))
+    trainer = lightning.Trainer(
+        max_epochs=1,  # the samples are counted out for the steps that are left
+        accelerator="auto",
+        devices=processes,
+        strategy="ddp_spawn" if processes > 1 else "auto",
+        precision=PRECISIONS[config.precision],
+        accumulate_grad_batches=config.accumulate,
+        logger=loggers,
+        callbacks=[RichProgressBar(), Checkpoints(folder, config.checkpoint, step)],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
+    loader: DataLoader[Any] = DataLoader(
+        sweeps,
+        config.batch // processes,
+        collate_fn=collate,
+        num_workers=1,
+        multiprocessing_context="spawn",
+    )
+    with _threads_restored():
+        trainer.fit(stage, loader)
+
+
+def _processes(batch: int) -> int:
+    """How many processes share a step.
+
+    On CPUs every sweep of a step has a process and its threads to itself: a sparse network's
+    products are too small to be shared (batch 2, two cores: 0.57 s a step against 0.93 s).
+    """
+    if torch.cuda.is_available():
+        return 1
+    cores = len(os.sched_getaffinity(0))
+    return max(n for n in range(1, batch + 1) if batch % n == 0 and n <= cores)
+
+
+def _save_weights(network: nn.Module, file: Path) -> None:
+    partial = file.with_suffix(".part")
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, partial)
+    partial.replace(file)
+
+
+def _fingerprint(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _quiet() -> None:
+    """Lightning's advice concerns other trainings: a laptop has no cores for more workers."""
+    logging.getLogger("lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for advice in ("does not have many workers", "persistent_workers=True", "logging interval"):
+        warnings.filterwarnings("ignore", f".*{advice}.*")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")
+
+
+@contextmanager
+def _threads_restored() -> Iterator[None]:
+    """Lightning divides the cores between its processes and leaves it so for what comes after."""
+    threads, setting = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    yield
+    torch.set_num_threads(threads)
+    if setting is None:
+        os.environ.pop("OMP_NUM_THREADS", None)
