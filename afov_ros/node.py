@@ -16,8 +16,9 @@ from sensor_msgs.msg import PointCloud2
 
 from afov.clouds import to_sweep
 from afov.errors import InputError
+from afov.labelled import labelled_points
 from afov.student import Student
-from afov_ros.conversions import cloud_message, labelled_points, vocabulary_message
+from afov_ros.conversions import cloud_message, vocabulary_message
 from afov_ros.msg import Vocabulary
 
 PARAMETERS: tuple[tuple[str, Any, str], ...] = (

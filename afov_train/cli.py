@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tyro
 
@@ -14,9 +14,8 @@ from afov.errors import InputError
 C = TypeVar("C")
 
 
-def configured(cls: type[C], prog: str, args: list[str]) -> C:
+def configured(cls: type[C], prog: str, args: list[str], default: C | None = None) -> C:
     """Settings from the class's defaults, then `--config FILE` (YAML), then flags."""
-    default: Any = None
     if "--config" in args:
         place = args.index("--config")
         if place + 1 == len(args):
@@ -27,11 +26,19 @@ def configured(cls: type[C], prog: str, args: list[str]) -> C:
 
 
 def train(args: list[str] | None = None) -> int:
-    """afov-train: from a recorded drive to a model folder."""
-    from afov_train.config import TrainConfig
+    """afov-train: from a recorded drive to a model folder; finetune and probe: with truth."""
+    from afov_train.config import FinetuneConfig, TrainConfig, linear_probe
 
+    args = sys.argv[1:] if args is None else args
     try:
-        config = configured(TrainConfig, "afov-train", sys.argv[1:] if args is None else args)
+        if args and args[0] in ("finetune", "probe"):
+            start = linear_probe() if args[0] == "probe" else FinetuneConfig()
+            chosen = configured(FinetuneConfig, f"afov-train {args[0]}", args[1:], start)
+            from afov_train.pipeline import finetune
+
+            finetune(chosen)
+            return 0
+        config = configured(TrainConfig, "afov-train", args)
         if config.inspect:
             from afov_train.inspect import inspect
 
@@ -42,6 +49,37 @@ def train(args: list[str] | None = None) -> int:
             run(config)
     except InputError as error:
         return _refuse("afov-train", error)
+    return 0
+
+
+def evaluate(args: list[str] | None = None) -> int:
+    """afov-eval: any model folder on any recording with truth."""
+    from afov_train.config import EvalConfig, open_recording
+
+    try:
+        config = configured(EvalConfig, "afov-eval", sys.argv[1:] if args is None else args)
+        source = open_recording(config.recording, truth=True)
+        from afov.student import Student
+        from afov_train.evaluate import evaluate as run
+
+        result = run(source, Student.open(config.model))
+        config.out.mkdir(parents=True, exist_ok=True)
+        result.save(config.out)
+        print(result)
+        print(f"table and confusion matrices: {config.out}")
+    except InputError as error:
+        return _refuse("afov-eval", error)
+    return 0
+
+
+def predict(args: list[str] | None = None) -> int:
+    """afov-predict: a recording with its labels beside it."""
+    from afov_train.predict import Predict
+
+    try:
+        configured(Predict, "afov-predict", sys.argv[1:] if args is None else args).run()
+    except InputError as error:
+        return _refuse("afov-predict", error)
     return 0
 
 

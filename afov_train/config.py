@@ -162,6 +162,46 @@ class TrainConfig:
     """Only say what the recording holds, with a picture of its first sweep on its images."""
 
 
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Fine-tuning on a share of the ground truth (2405.15286, sec. 4): 1% is every 100th frame."""
+
+    recording: Annotated[Recording, tyro.conf.arg(name="")] = field(default_factory=Recording)
+    test: Recording = field(default_factory=Recording)
+    """A second recording with truth, for evaluation; by default the first."""
+    weights: Path | None = None
+    """network.safetensors of a run's pretrain/ or distill/; random weights where none is named."""
+    fraction: float = 0.01
+    """Share of the frames whose truth is used."""
+    vocabulary: str = "nuscenes16"
+    grid: VoxelGrid = field(default_factory=VoxelGrid)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    training: DistillConfig = field(
+        default_factory=lambda: DistillConfig(steps=300, head="closed", class_weight="none")
+    )
+    runs: Path = Path("runs")
+    run: Path | None = None
+    """Continue in this run folder."""
+
+
+def linear_probe() -> FinetuneConfig:
+    """The trunk frozen, the head trained on all of the truth."""
+    optimizer = OptimizerConfig(learning_rate=0.0, head_learning_rate=0.02)
+    training = DistillConfig(steps=300, head="closed", class_weight="none", optimizer=optimizer)
+    return FinetuneConfig(fraction=1.0, training=training)
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Any model folder on any recording with truth."""
+
+    recording: Annotated[Recording, tyro.conf.arg(name="")] = field(default_factory=Recording)
+    model: Path = Path("runs/latest/model")
+    """The model folder."""
+    out: Path = Path("evaluation")
+    """Where metrics.csv and metrics.json go."""
+
+
 def open_recording(recording: Recording, *, truth: bool = False) -> Source:
     """The source behind the settings.
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from afov.errors import InputError
 from afov.frames import Frame, Source
-from afov.metrics import confusion, iou
+from afov.metrics import confusion, iou, mean_iou
+from afov.pairing import pair
 from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov_train.config import TeachConfig
@@ -20,20 +21,26 @@ from afov_train.progress import track
 from afov_train.teach import class_of_phrase, look, project
 from afov_train.teachers.segments import Teacher
 
-Predict = Callable[[Frame], np.ndarray]
+DISTANCES = (0.0, 10.0, 20.0, 40.0, np.inf)  # metres
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Confusion matrices (K + 1, K + 1), rows truth, by question: "student, covered", ..."""
+    """What a model got right.
+
+    Attributes:
+        matrices: confusion (K + 1, K + 1), rows truth, by question: "student, covered", ...
+        by_distance: the same for the student, by metres from the sensor: "0-10 m", ...
+    """
 
     vocabulary: Vocabulary
     matrices: dict[str, np.ndarray]
     sweeps: int
+    by_distance: dict[str, np.ndarray] = field(default_factory=dict)
 
     def mean_iou(self, question: str) -> float:
         """Mean over the classes that truth or prediction holds."""
-        return float(np.nanmean(iou(self.matrices[question])))
+        return mean_iou(self.matrices[question])
 
     @property
     def common(self) -> np.ndarray:
@@ -51,8 +58,7 @@ class Evaluation:
 
     def accuracy(self, question: str) -> float:
         """Share of the points with truth that got their class; unlabelled counts as wrong."""
-        matrix = self.matrices[question][1:]
-        return float(np.trace(matrix[:, 1:]) / max(matrix.sum(), 1))
+        return accuracy(self.matrices[question])
 
     def rows(self) -> list[list[str]]:
         """A table: per class, one column per question; then mIoU and accuracy."""
@@ -74,7 +80,11 @@ class Evaluation:
         rows = self.rows()
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
-        return "\n".join([*lines, f"IoU in %, {self.sweeps} sweeps"])
+        lines.append(f"IoU in %, {self.sweeps} sweeps")
+        for distance, matrix in self.by_distance.items():
+            figures = f"mIoU {100 * mean_iou(matrix):5.1f}  accuracy {100 * accuracy(matrix):5.1f}"
+            lines.append(f"student, {distance:>8}  {figures}")
+        return "\n".join(lines)
 
     def save(self, folder: Path) -> None:
         """metrics.csv, the table; metrics.json, the same with the confusion matrices."""
@@ -89,6 +99,14 @@ class Evaluation:
             }
             for question, matrix in self.matrices.items()
         }
+        content["by distance"] = {
+            distance: {
+                "mIoU": mean_iou(matrix),
+                "accuracy": accuracy(matrix),
+                "confusion": matrix.tolist(),
+            }
+            for distance, matrix in self.by_distance.items()
+        }
         (folder / "metrics.json").write_text(
             json.dumps({"sweeps": self.sweeps, "names": self.vocabulary.names, **content}, indent=1)
         )
@@ -97,14 +115,15 @@ class Evaluation:
 def evaluate(
     source: Source,
     student: Student,
-    teacher: Teacher,
-    config: TeachConfig,
+    teacher: Teacher | None = None,
+    config: TeachConfig | None = None,
     predictions: Path | None = None,
 ) -> Evaluation:
-    """The student on all points, on those cameras see and on those they do not; its teacher; AFI.
+    """The student on all points, on those cameras see and on those they do not; AFI; its teacher.
 
     Args:
         source: opened with truth.
+        teacher: judged on the points that cameras see, with `config`, where there is one.
         predictions: a folder for `<token>_lidarseg.bin`, (N,) uint8, one per sweep with truth.
 
     Raises:
@@ -112,10 +131,7 @@ def evaluate(
     """
     vocabulary = student.vocabulary
     size = len(vocabulary.labelled)
-    questions = (
-        "teacher, covered", "student, covered", "student, uncovered", "student, all", "+ AFI, all",
-    )  # fmt: skip
-    matrices = {q: np.zeros((size + 1, size + 1), np.int64) for q in questions}
+    tally = _Tally(size)
     sweeps = 0
     if predictions is not None:
         predictions.mkdir(parents=True, exist_ok=True)
@@ -126,16 +142,52 @@ def evaluate(
         truth = frame.truth.class_id
         labels = student.label(frame.sweep)
         predicted = labels.class_id
-        flattened = student.corrected(labels, frame.sweep, "refined").class_id
         if predictions is not None:
             predicted.tofile(predictions / f"{frame.token}_lidarseg.bin")
-        phrase, seen = project(frame, look(teacher, frame), config)
-        taught = class_of_phrase(phrase, vocabulary)
-        matrices["teacher, covered"] += confusion(truth[seen], taught[seen], size)
-        matrices["student, covered"] += confusion(truth[seen], predicted[seen], size)
-        matrices["student, uncovered"] += confusion(truth[~seen], predicted[~seen], size)
-        matrices["student, all"] += confusion(truth, predicted, size)
-        matrices["+ AFI, all"] += confusion(truth, flattened, size)
+        if teacher is None:
+            seen = covered(frame)
+        else:
+            phrase, seen = project(frame, look(teacher, frame), config or TeachConfig())
+            tally.add("teacher, covered", truth, class_of_phrase(phrase, vocabulary), seen)
+        tally.add("student, covered", truth, predicted, seen)
+        tally.add("student, uncovered", truth, predicted, ~seen)
+        everywhere = np.ones(len(truth), bool)
+        tally.add("student, all", truth, predicted, everywhere)
+        flattened = student.corrected(labels, frame.sweep, "refined").class_id
+        tally.add("+ AFI, all", truth, flattened, everywhere)
+        distance = np.linalg.norm(frame.sweep.xyz[:, :2], axis=1)
+        for near, far in pairwise(DISTANCES):
+            inside = (distance >= near) & (distance < far)
+            name = f"{near:g}-{far:g} m" if np.isfinite(far) else f"{near:g}- m"
+            tally.add(name, truth, predicted, inside)
     if not sweeps:
         raise InputError(f"{source.name}: no frame has ground truth, so nothing can be evaluated")
-    return Evaluation(vocabulary, matrices, sweeps)
+    by_distance = {k: m for k, m in tally.matrices.items() if k.endswith(" m")}
+    questions = {k: m for k, m in tally.matrices.items() if k not in by_distance}
+    return Evaluation(vocabulary, questions, sweeps, by_distance)
+
+
+class _Tally:
+    """Confusion matrices by question."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.matrices: dict[str, np.ndarray] = {}
+
+    def add(self, question: str, truth: np.ndarray, said: np.ndarray, where: np.ndarray) -> None:
+        found = confusion(truth[where], said[where], self.classes)
+        self.matrices[question] = self.matrices.get(question, 0) + found
+
+
+def covered(frame: Frame) -> np.ndarray:
+    """(N,) bool: points that fall on any image."""
+    seen = np.zeros(len(frame.sweep), bool)
+    for image in frame.images:
+        seen[pair(frame.sweep.xyz, image).point] = True
+    return seen
+
+
+def accuracy(matrix: np.ndarray) -> float:
+    """Share of the points with truth that got their class; unlabelled counts as wrong."""
+    counted = matrix[1:]
+    return float(np.trace(counted[:, 1:]) / max(counted.sum(), 1))

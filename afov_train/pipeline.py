@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from afov.errors import InputError
 from afov.frames import Source
@@ -15,14 +17,15 @@ from afov.sources.nuscenes import NuScenesSource
 from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
-from afov_train.config import Recording, TrainConfig, open_recording
+from afov_train.config import FinetuneConfig, Recording, TrainConfig, open_recording
 from afov_train.distill import closed_bank, distill
 from afov_train.evaluate import evaluate
 from afov_train.export import export_student
-from afov_train.network.unet import build_network
+from afov_train.network.unet import UNet, build_network
 from afov_train.nuscenes_eval import evaluate_officially, predictions_folder
 from afov_train.pretrain import pretrain
 from afov_train.run_folder import open_run, versions
+from afov_train.supervise import supervised_sweeps
 from afov_train.teach import TaughtSweep, teach
 from afov_train.teachers import build_teacher
 from afov_train.teachers.config import EMBEDDED
@@ -84,6 +87,60 @@ def train(config: TrainConfig) -> Path:
     return run
 
 
+def finetune(config: FinetuneConfig) -> Path:
+    """From a share of the truth to a model folder with a closed head, and its evaluation.
+
+    Returns:
+        The run folder; the model lies in its `model/`.
+    """
+    source = open_recording(config.recording, truth=True)
+    vocabulary = Vocabulary.load(config.vocabulary)
+    check_inputs(source, config.network.inputs)
+    run = open_run(config)
+    labels = supervised_sweeps(source, vocabulary, config.fraction, run / "labels")
+    torch.manual_seed(config.training.seed)
+    bank = closed_bank(vocabulary)
+    network = build_network(config.network, bank.embeddings.shape[1])
+    if config.weights is not None:
+        load_trunk(network, config.weights)
+    distill(network, labels, bank, config.network, config.grid, config.training, run / "finetune")
+    model = export_student(
+        network,
+        config=config.network,
+        grid=config.grid,
+        text_bank=bank,
+        temperature=config.training.temperature,
+        provenance={"recording": source.name, "labels": len(labels), **versions()},
+        sweep=TaughtSweep.load(labels[0]).sweep,
+        folder=run / "model",
+    )
+    result = evaluate(test_source(config), Student.open(model))
+    print(result)
+    result.save(run)
+    return run
+
+
+def load_trunk(network: UNet, weights: Path) -> None:
+    """Weights of another run, all but the head's.
+
+    Raises:
+        InputError: no such file, or weights of another network.
+    """
+    try:
+        state = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"--weights {weights}: cannot be read ({error})") from None
+    own = network.state_dict()
+    trunk = {name: value for name, value in state.items() if not name.startswith("head.")}
+    expected = {name: own[name].shape for name in own if not name.startswith("head.")}
+    if {name: value.shape for name, value in trunk.items()} != expected:
+        raise InputError(
+            f"--weights {weights}: weights of another network; name the same network.name and "
+            "network.inputs"
+        )
+    network.load_state_dict(trunk, strict=False)
+
+
 def check_inputs(source: Source, names: tuple[str, ...]) -> None:
     """Whether the first sweep has what the network is to be told, before a night of teaching.
 
@@ -120,7 +177,7 @@ def simulated(source: Source) -> bool:
     )
 
 
-def test_source(config: TrainConfig) -> Source:
+def test_source(config: TrainConfig | FinetuneConfig) -> Source:
     """The recording that evaluation reads, with truth."""
     named = config.test if config.test != Recording() else config.recording
     return open_recording(named, truth=True)

@@ -11,12 +11,12 @@ from pathlib import Path
 import yaml
 
 from afov.config import to_dict
-from afov_train.config import TrainConfig
+from afov_train.config import FinetuneConfig, TrainConfig
 
 PACKAGES = ("afov", "torch", "open_clip_torch", "lightning", "onnxruntime", "numpy")
 
 
-def open_run(config: TrainConfig) -> Path:
+def open_run(config: TrainConfig | FinetuneConfig) -> Path:
     """Makes (or takes up) the run folder and writes config.yaml and versions.json into it."""
     folder = config.run
     if folder is None:

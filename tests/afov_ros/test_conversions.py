@@ -13,7 +13,8 @@ from afov.vocabulary import Vocabulary
 
 pytest.importorskip("rclpy", reason="needs ROS 2; `make ros` installs it")
 
-from afov_ros.conversions import cloud_message, labelled_points, published_ids
+from afov.labelled import labelled_points, published_ids
+from afov_ros.conversions import cloud_message
 
 
 def labels(class_id: list[int], score: list[float]) -> Labels:
