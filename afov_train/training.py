@@ -11,6 +11,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class Stage(lightning.LightningModule):
         super().__init__()
         self.network, self.config = network, config
         self.state: State | None = None
+        self.sweeps: TaughtSweeps | None = None
         if not config.optimizer.learning_rate:
             for name, parameter in network.named_parameters():
                 parameter.requires_grad_(name.startswith("head."))
@@ -63,6 +65,19 @@ class Stage(lightning.LightningModule):
         """In every process that Lightning starts."""
         _quiet()
 
+    def train_dataloader(self) -> DataLoader[Any]:
+        """This process's share of the visits, in their order: Lightning's sampler shuffles."""
+        assert self.sweeps is not None
+        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        return DataLoader(
+            self.sweeps,
+            self.config.batch // processes,
+            sampler=range(rank, len(self.sweeps), processes),
+            collate_fn=collate,
+            num_workers=1,
+            multiprocessing_context="spawn",
+        )
+
     def configure_optimizers(self) -> Any:
         """The optimizer, its schedule over all steps, and what an earlier run left in both."""
         optimizer = build_optimizer(self.network, self.config.optimizer)
@@ -75,7 +90,8 @@ class Stage(lightning.LightningModule):
         else:
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.config.steps)
         if self.state:
-            optimizer.load_state_dict(self.state.optimizer)
+            # A copy: what reaches a spawned process lies in memory that all of them share.
+            optimizer.load_state_dict(deepcopy(self.state.optimizer))
             schedule.load_state_dict(self.state.schedule)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
@@ -168,7 +184,8 @@ def fit(stage: Stage, sweeps: TaughtSweeps, folder: Path, name: str) -> None:
         stage.network.load_state_dict(stage.state.network)
         print(f"{name}: goes on after step {step} of {config.steps}")
     if step < config.steps:
-        _run(stage, replace(sweeps, first=step * config.batch * config.accumulate), folder, step)
+        stage.sweeps = replace(sweeps, first=step * config.batch * config.accumulate)
+        _run(stage, folder, step)
     _save_weights(stage.network, weights)
     done.write_text(json.dumps({"key": key, "finished": True}))
     for checkpoint in _checkpoints(folder):
@@ -176,7 +193,7 @@ def fit(stage: Stage, sweeps: TaughtSweeps, folder: Path, name: str) -> None:
     stage.network.eval()
 
 
-def _run(stage: Stage, sweeps: TaughtSweeps, folder: Path, step: int) -> None:
+def _run(stage: Stage, folder: Path, step: int) -> None:
     from lightning.pytorch.callbacks import RichProgressBar
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -200,21 +217,15 @@ def _run(stage: Stage, sweeps: TaughtSweeps, folder: Path, step: int) -> None:
         strategy="ddp_spawn" if processes > 1 else "auto",
         precision=PRECISIONS[config.precision],
         accumulate_grad_batches=config.accumulate,
+        use_distributed_sampler=False,
         logger=loggers,
         callbacks=[RichProgressBar(), Checkpoints(folder, config.checkpoint, step)],
         enable_checkpointing=False,
         enable_model_summary=False,
         log_every_n_steps=10,
     )
-    loader: DataLoader[Any] = DataLoader(
-        sweeps,
-        config.batch // processes,
-        collate_fn=collate,
-        num_workers=1,
-        multiprocessing_context="spawn",
-    )
     with _threads_restored():
-        trainer.fit(stage, loader)
+        trainer.fit(stage)
 
 
 def _processes(batch: int) -> int:
