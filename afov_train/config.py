@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import tyro
 
@@ -17,7 +17,7 @@ from afov_train.teachers.config import TeacherConfig
 
 @dataclass(frozen=True)
 class Recording:
-    """The recorded drive: a bag or a nuScenes tree."""
+    """The recorded drive: a bag, a nuScenes tree or SemanticKITTI."""
 
     bag: Path | None = None
     """ROS 1 bag, rosbag2 folder, .mcap or .db3; also Foxglove's protobuf MCAP."""
@@ -34,11 +34,15 @@ class Recording:
     version: str = "v1.0-mini"
     """nuScenes version: v1.0-mini or v1.0-trainval."""
     split: str | None = None
-    """Official nuScenes split; every scene when none is named."""
+    """Official split of nuScenes or SemanticKITTI; everything when none is named."""
     sweeps: bool = False
     """nuScenes: the sweeps between keyframes, too."""
+    semantickitti: Path | None = None
+    """Folder that holds SemanticKITTI's sequences/."""
+    sequences: tuple[str, ...] = ()
+    """SemanticKITTI's sequences (00 08), instead of --split train, val or test."""
     every: int = 1
-    """Take every n-th sweep."""
+    """Take every n-th sweep (bags and SemanticKITTI)."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,17 @@ class AugmentConfig:
     """Only pairs inside a random window of each image count."""
 
 
+T = TypeVar("T", bound="TrainingConfig")
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """What pre-training and distillation have in common."""
 
     steps: int = 700
     """Optimizer steps; the schedule spans them."""
+    epochs: int | None = None
+    """Rounds over the sweeps, instead of steps."""
     batch: int = 2
     """Sweeps at once."""
     accumulate: int = 1
@@ -109,13 +118,20 @@ class TrainingConfig:
     """Divides every cosine."""
     seed: int = 0
 
+    def for_sweeps(self: T, count: int) -> T:
+        """The same with epochs said in steps."""
+        if self.epochs is None:
+            return self
+        steps = max(1, round(self.epochs * count / (self.batch * self.accumulate)))
+        return replace(self, epochs=None, steps=steps)
+
 
 @dataclass(frozen=True)
 class PretrainConfig(TrainingConfig):
     """TMP: superpoints against image features and phrases (2405.15286, sec. 3.2)."""
 
     steps: int = 0
-    """Optimizer steps; 0 leaves TMP out."""
+    """Optimizer steps; 0, and no epochs, leaves TMP out."""
     augment: AugmentConfig = field(
         default_factory=lambda: AugmentConfig(scale=0.0, cuboid=True, crop=True)
     )
@@ -211,8 +227,12 @@ def open_recording(recording: Recording, *, truth: bool = False) -> Source:
     Raises:
         InputError: none or two recordings are named, or the one named cannot be opened.
     """
-    if (recording.bag is None) == (recording.nuscenes is None):
-        raise InputError("name one recording: --bag FILE, or --nuscenes ROOT --version VERSION")
+    named = [r for r in (recording.bag, recording.nuscenes, recording.semantickitti) if r]
+    if len(named) != 1:
+        raise InputError(
+            "name one recording: --bag FILE, --nuscenes ROOT --version VERSION, or "
+            "--semantickitti ROOT"
+        )
     if recording.bag is not None:
         from afov.sources.bags import BagSource, BagTopics
 
@@ -223,6 +243,16 @@ def open_recording(recording: Recording, *, truth: bool = False) -> Source:
             extrinsics=recording.extrinsics,
             truth=truth,
             tolerance_s=recording.tolerance,
+            every=recording.every,
+        )
+    if recording.semantickitti is not None:
+        from afov.sources.semantickitti import SemanticKittiSource
+
+        return SemanticKittiSource(
+            recording.semantickitti,
+            recording.split,
+            sequences=recording.sequences,
+            truth=truth,
             every=recording.every,
         )
     from afov.sources.nuscenes import NuScenesSource

@@ -109,6 +109,7 @@ def distill(
         network: fresh, or of `pretrain`. files: of `teach`.
         folder: where losses, checkpoints and weights go.
     """
+    config = config.for_sweeps(len(files))
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     vocabulary = text_bank.vocabulary
     weights = (

@@ -61,7 +61,7 @@ def train(config: TrainConfig) -> Path:
     taught = teach(source, teacher, config.teach, run / "teach")
     bank = teacher.text_bank
     network = build_network(config.network, bank.embeddings.shape[1])
-    if config.pretrain.steps:
+    if config.pretrain.steps or config.pretrain.epochs:
         pretrain(
             network, taught, bank, config.network, config.grid, config.pretrain, run / "pretrain"
         )

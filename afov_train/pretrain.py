@@ -78,6 +78,7 @@ def pretrain(
     Args:
         files: of `teach`. folder: where losses, checkpoints and weights go.
     """
+    config = config.for_sweeps(len(files))
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     visits = config.steps * config.batch * config.accumulate
     sweeps = TaughtSweeps(

@@ -19,6 +19,8 @@ class NetworkConfig:
     name: Literal["small", "minkunet34c"] = "small"
     inputs: tuple[str, ...] = ("intensity", "rho", "z")
     """A voxel's features: intensity (the paper's only one), rho, x, y, z."""
+    norm_momentum: float = 0.1
+    """Of the batch statistics (the paper: 0.05)."""
 
 
 SHAPES = {

@@ -133,4 +133,8 @@ class UNet(nn.Module):
 
 def build_network(config: NetworkConfig, embedding: int) -> UNet:
     """The network with fresh weights."""
-    return UNet(SHAPES[config.name], len(config.inputs), embedding)
+    network = UNet(SHAPES[config.name], len(config.inputs), embedding)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.momentum = config.norm_momentum
+    return network

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
+from afov.config import load_yaml
 from afov.sources.bags import BagSource
 from afov.student import Student
 from afov.vocabulary import Vocabulary
@@ -248,3 +250,16 @@ def test_what_is_done_is_not_done_again_and_other_settings_are(taught, tmp_path,
     distill(other, *arguments, replace(config, steps=3), tmp_path)
     assert "done before" not in capsys.readouterr().out
     assert not torch.equal(normalize(network.head.weight), normalize(other.head.weight))
+
+
+def test_the_shipped_settings_are_valid_and_the_papers():
+    root = Path(__file__).resolve().parents[2] / "config/train"
+    paper = load_yaml(TrainConfig, root / "paper.yaml")
+    assert paper.pretrain.for_sweeps(24_000).steps == 40 * 24_000 / 16
+    assert paper.distill.for_sweeps(24_000).steps == 5 * 24_000 / 16
+    assert paper.network.norm_momentum == 0.05 and paper.teach.reach == 0
+    small = load_yaml(TrainConfig, root / "small.yaml")
+    assert small.pretrain.steps and small.distill.for_sweeps(10) is small.distill
+    network = build_network(paper.network, 16)
+    momenta = {m.momentum for m in network.modules() if isinstance(m, torch.nn.BatchNorm1d)}
+    assert momenta == {0.05}
