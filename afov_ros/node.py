@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import Any, get_args
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -14,6 +14,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 
+from afov.afi import Mode
 from afov.clouds import to_sweep
 from afov.errors import InputError
 from afov.labelled import labelled_points
@@ -26,6 +27,7 @@ PARAMETERS: tuple[tuple[str, Any, str], ...] = (
     ("runtime", "auto", "auto, onnxruntime or torch."),
     ("queue", 1, "Clouds that may wait; 1 keeps the latency of a slow machine low."),
     ("threshold", 0.0, "Points with a lower probability are published as unknown (255)."),
+    ("afi", "off", "Geometry corrects the labels: off, refined (takes longer) or paper."),
 )
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
@@ -55,6 +57,11 @@ class AfovNode(Node):
             raise InputError("parameter 'model' is not set; expected a model folder (model:=DIR)")
         self.student = Student.open(model, self.get_parameter("runtime").value)
         self.threshold = float(self.get_parameter("threshold").value)
+        self.afi = self.get_parameter("afi").value
+        if self.afi not in get_args(Mode):
+            raise InputError(
+                f"parameter 'afi': expected {', '.join(get_args(Mode))}, got {self.afi!r}"
+            )
         self.labelled, self.refused, self.reason, self.milliseconds = 0, 0, "", 0.0
         self.segmentation = self.create_publisher(PointCloud2, "~/segmentation", RELIABLE)
         self.vocabulary = self.create_publisher(Vocabulary, "~/vocabulary", LATCHED)
@@ -77,7 +84,7 @@ class AfovNode(Node):
         began = time.perf_counter()
         try:
             sweep = to_sweep(message)
-            labels = self.student.label(sweep)
+            labels = self.student.corrected(self.student.label(sweep), sweep, self.afi)
             points = labelled_points(sweep, labels, self.student.vocabulary, self.threshold)
             self.segmentation.publish(cloud_message(points, message.header))
         except InputError as error:

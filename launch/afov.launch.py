@@ -16,6 +16,7 @@ ARGUMENTS = (
     ("cloud", "/lidar_top", "PointCloud2 topic to label."),
     ("namespace", "", "Namespace of the node."),
     ("threshold", "0.0", "Points with a lower probability are published as unknown (255)."),
+    ("afi", "off", "Geometry corrects the labels: off, refined or paper."),
     ("runtime", "auto", "auto, onnxruntime or torch."),
     ("use_sim_time", "false", "Take the time from /clock."),
     ("log_level", "info", "debug, info, warn or error."),
@@ -44,6 +45,7 @@ def generate_launch_description() -> LaunchDescription:
             {
                 "model": LaunchConfiguration("model"),
                 "runtime": LaunchConfiguration("runtime"),
+                "afi": LaunchConfiguration("afi"),
                 "threshold": ParameterValue(LaunchConfiguration("threshold"), value_type=float),
                 "use_sim_time": ParameterValue(
                     LaunchConfiguration("use_sim_time"), value_type=bool

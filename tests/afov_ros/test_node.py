@@ -87,7 +87,12 @@ def test_diagnostics_count_what_was_refused_and_say_why(peer: Peer) -> None:
     peer.spin_until(lambda: bool(reports))
     before = {v.key: v.value for v in reports[-1].status[0].values}
     peer.publisher.publish(message(structured(random_sweep(50)), data=b"short"))
-    peer.spin_until(lambda: reports[-1].status[0].level == DiagnosticStatus.WARN)
+
+    def refused() -> int:
+        return int({v.key: v.value for v in reports[-1].status[0].values}["refused"])
+
+    peer.spin_until(lambda: refused() > int(before["refused"]))
+    assert reports[-1].status[0].level == DiagnosticStatus.WARN
     status = reports[-1].status[0]
     after = {v.key: v.value for v in status.values}
     assert int(after["refused"]) == int(before["refused"]) + 1
@@ -145,7 +150,7 @@ def test_sigint_ends_the_node_quietly(peer: Peer, model: Path, environment: dict
 
 
 @pytest.mark.parametrize(
-    "fault", ["changed weights", "no such folder", "no model named", "runtime"]
+    "fault", ["changed weights", "no such folder", "no model named", "runtime", "afi"]
 )
 def test_a_model_that_does_not_open_is_one_line_and_an_exit_code(
     fault: str, model: Path, tmp_path: Path, environment: dict[str, str]
@@ -161,6 +166,8 @@ def test_a_model_that_does_not_open_is_one_line_and_an_exit_code(
         parameters = []
     if fault == "runtime":
         parameters.append("runtime:=abacus")
+    if fault == "afi":
+        parameters.append("afi:=best")
     run = subprocess.run(
         node_command(*parameters), env=environment, capture_output=True, text=True, timeout=60
     )
@@ -169,8 +176,35 @@ def test_a_model_that_does_not_open_is_one_line_and_an_exit_code(
     lines = [line for line in run.stderr.splitlines() if "rmw_fastrtps" not in line]
     (line,) = lines
     assert line.startswith("afov_node: ")
-    assert {"changed weights": "SHA-256", "runtime": "abacus"}.get(fault, "model") in line
+    assert {"changed weights": "SHA-256", "runtime": "abacus", "afi": "refined, got 'best'"}.get(
+        fault, "model"
+    ) in line
 
 
 def test_clouds_are_taken_from_the_remapped_topic(peer: Peer) -> None:
     assert peer.ros.count_subscribers(CLOUD) == 1
+
+
+def test_a_node_with_afi_publishes_the_corrected_labels(
+    peer: Peer, model: Path, environment: dict[str, str]
+) -> None:
+    from sensor_msgs.msg import PointCloud2
+
+    command = [*node_command(f"model:={model}", "afi:=refined"), "-r", "__node:=flat"]
+    process = subprocess.Popen(command, env=environment)
+    answers: list[Any] = []
+    peer.ros.create_subscription(PointCloud2, "/flat/segmentation", answers.append, 10)
+    try:
+        peer.spin_until(lambda: peer.publisher.get_subscription_count() > 1)
+        sweep = random_sweep(2500, seed=5)
+        peer.ask(message(structured(sweep), stamp=(88, 1)))
+        peer.spin_until(lambda: bool(answers))
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=10)
+    student = Student.open(model)
+    labels = student.corrected(student.label(sweep), sweep, "refined")
+    points = read_points(answers[-1])
+    expected = np.where(labels.class_id == 0, 255, labels.class_id)
+    assert (points["class_id"] == expected).mean() > 0.999
+    assert np.allclose(points["probability"], labels.score, atol=1e-3)
