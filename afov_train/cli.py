@@ -61,12 +61,13 @@ def evaluate(args: list[str] | None = None) -> int:
         source = open_recording(config.recording, truth=True)
         from afov.student import Student
         from afov_train.evaluate import evaluate as run
+        from afov_train.report import write_report
 
         result = run(source, Student.open(config.model))
         config.out.mkdir(parents=True, exist_ok=True)
         result.save(config.out)
         print(result)
-        print(f"table and confusion matrices: {config.out}")
+        print(f"report: {write_report(config.out, result)}")
     except InputError as error:
         return _refuse("afov-eval", error)
     return 0

@@ -22,6 +22,18 @@ from afov_train.teach import class_of_phrase, look, project
 from afov_train.teachers.segments import Teacher
 
 DISTANCES = (0.0, 10.0, 20.0, 40.0, np.inf)  # metres
+WORST = 3  # sweeps kept for a look
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One sweep, its truth and what the student said: (N, 3) float32, (N,) and (N,) uint8."""
+
+    accuracy: float
+    token: str
+    xyz: np.ndarray
+    truth: np.ndarray
+    predicted: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -31,12 +43,14 @@ class Evaluation:
     Attributes:
         matrices: confusion (K + 1, K + 1), rows truth, by question: "student, covered", ...
         by_distance: the same for the student, by metres from the sensor: "0-10 m", ...
+        worst: the sweeps with the lowest accuracy, worst first.
     """
 
     vocabulary: Vocabulary
     matrices: dict[str, np.ndarray]
     sweeps: int
     by_distance: dict[str, np.ndarray] = field(default_factory=dict)
+    worst: tuple[Judged, ...] = ()
 
     def mean_iou(self, question: str) -> float:
         """Mean over the classes that truth or prediction holds."""
@@ -132,6 +146,7 @@ def evaluate(
     vocabulary = student.vocabulary
     size = len(vocabulary.labelled)
     tally = _Tally(size)
+    worst: list[Judged] = []
     sweeps = 0
     if predictions is not None:
         predictions.mkdir(parents=True, exist_ok=True)
@@ -151,6 +166,9 @@ def evaluate(
             tally.add("teacher, covered", truth, class_of_phrase(phrase, vocabulary), seen)
         tally.add("student, covered", truth, predicted, seen)
         tally.add("student, uncovered", truth, predicted, ~seen)
+        hit = accuracy(confusion(truth, predicted, size))
+        worst.append(Judged(hit, frame.token, frame.sweep.xyz, truth, predicted))
+        worst = sorted(worst, key=lambda judged: judged.accuracy)[:WORST]
         everywhere = np.ones(len(truth), bool)
         tally.add("student, all", truth, predicted, everywhere)
         flattened = student.corrected(labels, frame.sweep, "refined").class_id
@@ -164,7 +182,7 @@ def evaluate(
         raise InputError(f"{source.name}: no frame has ground truth, so nothing can be evaluated")
     by_distance = {k: m for k, m in tally.matrices.items() if k.endswith(" m")}
     questions = {k: m for k, m in tally.matrices.items() if k not in by_distance}
-    return Evaluation(vocabulary, questions, sweeps, by_distance)
+    return Evaluation(vocabulary, questions, sweeps, by_distance, tuple(worst))
 
 
 class _Tally:

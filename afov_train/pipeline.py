@@ -19,11 +19,12 @@ from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
 from afov_train.config import FinetuneConfig, Recording, TrainConfig, open_recording
 from afov_train.distill import closed_bank, distill
-from afov_train.evaluate import evaluate
+from afov_train.evaluate import Evaluation, evaluate
 from afov_train.export import export_student
 from afov_train.network.unet import UNet, build_network
 from afov_train.nuscenes_eval import evaluate_officially, predictions_folder
 from afov_train.pretrain import pretrain
+from afov_train.report import write_report
 from afov_train.run_folder import open_run, versions
 from afov_train.supervise import supervised_sweeps
 from afov_train.teach import TaughtSweep, teach
@@ -79,10 +80,12 @@ def train(config: TrainConfig) -> Path:
         sweep=TaughtSweep.load(taught[0]).sweep,
         folder=run / "model",
     )
+    evaluation = None
     try:
-        judge(config, Student.open(model), teacher, run)
+        evaluation = judge(config, Student.open(model), teacher, run)
     except InputError as error:
         print(f"not evaluated: {error}")
+    print(f"report: {write_report(run, evaluation)}")
     print(f"model folder: {model}")
     return run
 
@@ -117,6 +120,7 @@ def finetune(config: FinetuneConfig) -> Path:
     result = evaluate(test_source(config), Student.open(model))
     print(result)
     result.save(run)
+    print(f"report: {write_report(run, result)}")
     return run
 
 
@@ -155,7 +159,7 @@ def check_inputs(source: Source, names: tuple[str, ...]) -> None:
     inputs(frame.sweep, VoxelGrid().voxelize(frame.sweep.xyz), names)
 
 
-def judge(config: TrainConfig, student: Student, teacher: Teacher, run: Path) -> None:
+def judge(config: TrainConfig, student: Student, teacher: Teacher, run: Path) -> Evaluation:
     """Our table; and for a split of nuScenes the devkit's own result beside it."""
     source, submission = test_source(config), run / "nuscenes"
     official = source if isinstance(source, NuScenesSource) and source.split else None
@@ -166,6 +170,7 @@ def judge(config: TrainConfig, student: Student, teacher: Teacher, run: Path) ->
     if official:
         theirs = evaluate_officially(official, submission)
         print(f"nuscenes-devkit on {official.split}: mIoU {100 * theirs['miou']:.1f}")
+    return result
 
 
 def simulated(source: Source) -> bool:

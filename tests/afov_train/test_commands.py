@@ -26,7 +26,12 @@ from tests.afov_train.conftest import copied
 def test_eval_counts_what_the_student_says(drive, model_folder, tmp_path, capsys):
     out = tmp_path / "evaluation"
     assert evaluate(["--bag", str(drive), "--model", str(model_folder), "--out", str(out)]) == 0
-    assert "student,   0-10 m" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "student,   0-10 m" in said and f"report: {out}/report.html" in said
+    report = (out / "report.html").read_text()
+    # Bars, confusion matrix, three worst sweeps; nothing from the network.
+    assert report.count("<img ") == 5 and report.count("% right</h3>") == 3
+    assert "http" not in report and "<td>driveable_surface</td>" in report
     found = json.loads((out / "metrics.json").read_text())
     student, size = Student.open(model_folder), 16
     matrix = np.zeros((size + 1, size + 1), int)
@@ -106,6 +111,8 @@ def test_a_probe_moves_the_head_alone_and_fine_tuning_everything(drive, tmp_path
     moved = {name for name in a if not np.array_equal(a[name], b[name])}
     assert moved == {"head.weight", "head.bias"}
     assert "mIoU" in capsys.readouterr().out
+    assert "losses of finetune" not in (tmp_path / "b/report.html").read_text()
+    assert "learning_rate: 0.0" in (tmp_path / "b/report.html").read_text()
     other = ["--network.inputs", "intensity", "--weights", str(weights)]
     assert train(["finetune", *flags, *few, *other, "--run", str(tmp_path / "c")]) == 2
     assert "weights of another network" in capsys.readouterr().err

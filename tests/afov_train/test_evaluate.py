@@ -7,6 +7,7 @@ import pytest
 
 from afov.vocabulary import Category, Vocabulary
 from afov_train.evaluate import Evaluation
+from afov_train.report import read_losses
 
 
 @pytest.fixture
@@ -32,3 +33,12 @@ def test_the_table_says_what_it_compares(evaluation, tmp_path):
     assert rows["car"] == ["-", "0.0"]
     evaluation.save(tmp_path)
     assert (tmp_path / "metrics.csv").read_text().count("\n") == len(evaluation.rows())
+
+
+def test_losses_of_an_interrupted_training_are_one_curve(tmp_path):
+    for start, rows in ((0, ["9,2.5", "19,2.0"]), (20, ["9,1.5"])):
+        part = tmp_path / f"from-{start}"
+        part.mkdir()
+        (part / "metrics.csv").write_text("step,loss\n" + "\n".join(rows))
+    assert read_losses(tmp_path) == {"loss": [(9, 2.5), (19, 2.0), (29, 1.5)]}
+    assert read_losses(tmp_path / "none") == {}
