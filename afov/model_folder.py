@@ -48,7 +48,7 @@ class ModelFolder:
 
 
 def write_model_folder(model: ModelFolder) -> Path:
-    """Writes the folder in one step: either all of it is there, or nothing new."""
+    """Writes the folder whole or not at all; an older one stays until the new one is ready."""
     from safetensors.numpy import save_file
 
     partial = model.folder.with_name(model.folder.name + ".part")
@@ -77,8 +77,12 @@ def write_model_folder(model: ModelFolder) -> Path:
         "sha256": {name: _sha256((partial / name).read_bytes()) for name in FILES},
     }
     (partial / "model.json").write_text(json.dumps(description, indent=1) + "\n")
-    shutil.rmtree(model.folder, ignore_errors=True)
+    older = model.folder.with_name(model.folder.name + ".old")
+    shutil.rmtree(older, ignore_errors=True)
+    if model.folder.exists():
+        model.folder.rename(older)
     partial.rename(model.folder)
+    shutil.rmtree(older, ignore_errors=True)
     return model.folder
 
 

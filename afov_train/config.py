@@ -53,6 +53,8 @@ class TeachConfig:
     """Leave out points that a nearer surface hides from the camera (the paper does not test)."""
     min_score: float = 0.0
     """Segments with a lower score label nothing."""
+    agreement: bool = False
+    """Points to which two cameras give different classes stay unlabelled."""
     reach: float = 2.0
     """Metres: points that no camera sees, such as the ground close to the vehicle, take the label
     of the nearest labelled point within (the paper leaves them unlabelled: 0)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import subprocess
 import time
 from pathlib import Path
 
@@ -33,11 +34,24 @@ def open_run(config: TrainConfig | FinetuneConfig) -> Path:
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that results depend on."""
+    """Python, the packages that results depend on, and the code itself."""
     found = {"python": platform.python_version()}
     for package in (*PACKAGES, "spconv-cu120", "spconv-cu126"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return found | git_state()
+
+
+def git_state() -> dict[str, str]:
+    """The commit this code stands at, and whether files differ from it; empty outside a clone."""
+    here = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit, changed = (
+            subprocess.run([*here, *what], capture_output=True, text=True, check=True).stdout
+            for what in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"git": commit.strip() + (" with changes" if changed else "")}

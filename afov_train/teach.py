@@ -129,13 +129,29 @@ def superpoints(
     return np.concatenate(pairs), np.concatenate(phrases), np.concatenate(features)
 
 
-def teach_sweep(frame: Frame, segments: Sequence[Segments], config: TeachConfig) -> TaughtSweep:
+def disputed(
+    pairs: np.ndarray, segment_phrase: np.ndarray, vocabulary: Vocabulary, points: int
+) -> np.ndarray:
+    """(N,) bool: points to which two cameras give different classes."""
+    class_id = class_of_phrase(segment_phrase, vocabulary)[pairs[:, 4]].astype(np.int16)
+    low, high = np.full(points, 999, np.int16), np.full(points, -1, np.int16)
+    np.minimum.at(low, pairs[:, 0], class_id)
+    np.maximum.at(high, pairs[:, 0], class_id)
+    return low < high
+
+
+def teach_sweep(
+    frame: Frame, segments: Sequence[Segments], config: TeachConfig, vocabulary: Vocabulary
+) -> TaughtSweep:
     """What the segments of a frame's images say about its points."""
     phrase, seen = project(frame, segments, config)
+    pairs, segment_phrase, segment_feature = superpoints(frame, segments, config)
+    if config.agreement:
+        phrase[disputed(pairs, segment_phrase, vocabulary, len(phrase))] = NO_PHRASE
     phrase = spread(frame.sweep.xyz, phrase, seen, config.reach)
     sizes = np.array([i.image.shape[:2] for i in frame.images], np.int32).reshape(-1, 2)
     return TaughtSweep(
-        frame.token, frame.sweep, phrase, seen, *superpoints(frame, segments, config), sizes
+        frame.token, frame.sweep, phrase, seen, pairs, segment_phrase, segment_feature, sizes
     )
 
 
@@ -197,7 +213,8 @@ def teach(source: Source, teacher: Teacher, config: TeachConfig, folder: Path) -
         if file.exists():
             taught = TaughtSweep.load(file)
         else:
-            taught = teach_sweep(frame, look(teacher, frame), config)
+            seen = look(teacher, frame)
+            taught = teach_sweep(frame, seen, config, teacher.text_bank.vocabulary)
             taught.save(file)
         files.append(file)
         points += len(taught.phrase)

@@ -14,7 +14,7 @@ from afov.sources.bags import BagSource
 from afov.vocabulary import Vocabulary
 from afov_train.config import AugmentConfig, TeachConfig, TrainConfig
 from afov_train.sweeps import TaughtSweeps, collate
-from afov_train.teach import TaughtSweep, spread, teach
+from afov_train.teach import TaughtSweep, disputed, spread, teach
 from afov_train.teachers import build_teacher
 from afov_train.teachers.config import TeacherConfig
 from afov_train.teachers.open_clip_teacher import OpenClipTeacher
@@ -113,3 +113,15 @@ def test_points_that_no_camera_sees_take_their_neighbours_label():
     assert spread(xyz, phrase, covered, 0.0).tolist() == phrase.tolist()
     nothing = np.full(7, -1, np.int32)
     assert spread(xyz, nothing, covered, 2.0).tolist() == nothing.tolist()
+
+
+def test_cameras_that_disagree_label_nothing(vocabulary):
+    owner = vocabulary.phrase_class_id
+    car, car_too = np.flatnonzero(owner == 4)[:2]
+    road = np.flatnonzero(owner == 11)[0]
+    sky = np.flatnonzero(owner == 0)[0]
+    segments = np.array([car, car_too, road, sky])
+    seen = [(0, 0), (0, 1), (1, 0), (1, 2), (2, 3), (3, 2), (3, 3)]  # point, segment
+    pairs = np.array([[p, 0, 0, 0, s] for p, s in seen])
+    # Two words for a car agree; car and road do not, nor do sky and road; point 4 nobody sees.
+    assert disputed(pairs, segments, vocabulary, 5).tolist() == [False, True, False, True, False]
