@@ -54,6 +54,18 @@ def pair(
     return _visible(pairs, image.camera) if occlusion else pairs
 
 
+def pair_images(
+    xyz: np.ndarray, images: Sequence[CameraImage], *, occlusion: bool = False
+) -> tuple[list[Pairs], np.ndarray]:
+    """The pairs of every image, and (N,) bool: the points that fall on any, hidden or not."""
+    covered, found = np.zeros(len(xyz), bool), []
+    for image in images:
+        pairs = pair(xyz, image)
+        covered[pairs.point] = True
+        found.append(_visible(pairs, image.camera) if occlusion else pairs)
+    return found, covered
+
+
 def transfer(
     xyz: np.ndarray,
     images: Sequence[CameraImage],
@@ -63,8 +75,6 @@ def transfer(
     occlusion: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Carries labels from pixels to points (2405.15286, official code).
-
-    A point that two cameras see takes the later one's label; pixels without one never overwrite.
 
     Args:
         label_maps: per image (H, W) integers, `none` where a pixel has no label.
@@ -77,21 +87,31 @@ def transfer(
     Raises:
         InputError: a map of another size than its camera.
     """
-    labels = np.full(len(xyz), none, np.int32)
-    covered = np.zeros(len(xyz), bool)
-    for image, label_map in zip(images, label_maps, strict=True):
+    pairs, covered = pair_images(xyz, images, occlusion=occlusion)
+    return carry(len(xyz), images, pairs, label_maps, none), covered
+
+
+def carry(
+    points: int,
+    images: Sequence[CameraImage],
+    pairs: Sequence[Pairs],
+    label_maps: Sequence[np.ndarray],
+    none: int,
+) -> np.ndarray:
+    """`transfer` for pairs that are known: (points,) int32.
+
+    A point that two cameras see takes the later one's label; pixels without one never overwrite.
+    """
+    labels = np.full(points, none, np.int32)
+    for image, found, label_map in zip(images, pairs, label_maps, strict=True):
         size = (image.camera.height, image.camera.width)
         if label_map.shape != size:
             raise InputError(
                 f"{image.name}: labels of {label_map.shape} rows and columns, the camera has {size}"
             )
-        pairs = pair(xyz, image)
-        covered[pairs.point] = True
-        if occlusion:
-            pairs = _visible(pairs, image.camera)
-        found = label_map[pairs.row, pairs.col]
-        labels[pairs.point[found != none]] = found[found != none]
-    return labels, covered
+        label = label_map[found.row, found.col]
+        labels[found.point[label != none]] = label[label != none]
+    return labels
 
 
 # The depth buffer of the occlusion test. Cells are finer than the gap between two rings of a

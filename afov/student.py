@@ -15,7 +15,7 @@ from afov.kernel_maps import kernel_maps
 from afov.model_folder import ModelFolder, read_model_folder
 from afov.runtimes import Runtime, RuntimeName, open_runtime
 from afov.text_bank import TextBank
-from afov.vocabulary import UNLABELLED, Vocabulary
+from afov.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,7 @@ class Labels:
     @property
     def embedding(self) -> np.ndarray:
         """(N, E) float32, unit rows; zero for points that are not finite."""
-        padded = np.concatenate((self.voxel_embedding, np.zeros_like(self.voxel_embedding[:1])))
-        if not len(self.voxel_embedding):
-            return np.zeros((len(self.inverse), self.voxel_embedding.shape[1]), np.float32)
-        return padded[self.inverse]
+        return at_points(self.voxel_embedding, self.inverse)
 
 
 @dataclass(frozen=True)
@@ -91,10 +88,8 @@ class Student:
             embedding = embedding / np.maximum(norm, 1e-9)
         clock.append(time.perf_counter())
         probability = self.probabilities(embedding)
-        # One row more for points without a voxel: index -1 finds it.
-        class_id = np.append(probability.argmax(1).astype(np.uint8), np.uint8(UNLABELLED))
-        score = np.append(probability.max(1, initial=0), np.float32(0))
-        class_id, score = class_id[voxels.inverse], score[voxels.inverse]
+        class_id = at_points(probability.argmax(1).astype(np.uint8), voxels.inverse)
+        score = at_points(probability.max(1, initial=0), voxels.inverse)
         clock.append(time.perf_counter())
         parts = ("voxels", "kernel maps", "network", "labels")
         seconds = dict(zip(parts, np.diff(clock).tolist(), strict=True))
@@ -105,9 +100,8 @@ class Student:
         if afi == "off":
             return labels
         began = time.perf_counter()
-        probability = self.probabilities(labels.voxel_embedding)
-        padded = np.concatenate((probability, np.zeros((1, probability.shape[1]), np.float32)))
-        likely = interact(afi, sweep.xyz, padded[labels.inverse])
+        probability = at_points(self.probabilities(labels.voxel_embedding), labels.inverse)
+        likely = interact(afi, sweep.xyz, probability)
         return replace(
             labels,
             class_id=likely.argmax(1).astype(np.uint8),
@@ -122,3 +116,12 @@ class Student:
         result = np.zeros((len(logits), logits.shape[1] + 1), np.float32)
         np.divide(likely, likely.sum(1, keepdims=True), out=result[:, 1:])
         return result
+
+
+def at_points(rows: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """Each point's row; zero (the id of unlabelled) for points without a voxel, inverse -1.
+
+    Args:
+        rows: (V, ...), one per voxel. inverse: (N,) int64.
+    """
+    return np.concatenate((rows, np.zeros((1, *rows.shape[1:]), rows.dtype)))[inverse]

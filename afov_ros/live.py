@@ -15,9 +15,8 @@ import numpy as np
 
 from afov.clouds import read_points
 from afov.errors import InputError
+from afov.labelled_bag import SEGMENTATION, labelled_bag
 from afov_ros.replay import serialized_clouds
-
-SEGMENTATION = "/afov/segmentation"
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,10 @@ def label_live(model: Path, bag: Path, *, cloud: str, out: Path, domain: int = 7
         collector.wait(timeout=10)
     messages = {int(f.stem): f.read_bytes() for f in sorted(collected.glob("*.cdr"))}
     shutil.rmtree(collected, ignore_errors=True)
-    write_labelled(bag, messages, out)
+    with labelled_bag(out) as target:
+        target.copy(bag)
+        for stamp, data in messages.items():
+            target.put(data, log_time=stamp + 10**7)
     return Live(sent, messages, {stamp: class_ids(data) for stamp, data in messages.items()})
 
 
@@ -106,27 +108,3 @@ def class_ids(data: bytes) -> np.ndarray:
 
     message = get_typestore(Stores.ROS2_JAZZY).deserialize_cdr(data, "sensor_msgs/msg/PointCloud2")
     return read_points(message)["class_id"].copy()
-
-
-def write_labelled(bag: Path, clouds: dict[int, bytes], out: Path) -> None:
-    """Copies the bag and adds the labelled clouds as `/afov/segmentation`."""
-    from mcap.reader import make_reader
-    from mcap.writer import CompressionType, Writer
-
-    with bag.open("rb") as source, out.open("wb") as target:
-        writer = Writer(target, compression=CompressionType.ZSTD)
-        writer.start(profile="ros2", library="afov")
-        channels: dict[int, int] = {}
-        labelled = -1
-        for schema, channel, message in make_reader(source).iter_messages():
-            if channel.id not in channels and schema is not None:
-                kind = writer.register_schema(schema.name, schema.encoding, schema.data)
-                channels[channel.id] = writer.register_channel(channel.topic, "cdr", kind)
-                if labelled < 0 and schema.name == "sensor_msgs/msg/PointCloud2":
-                    labelled = writer.register_channel(SEGMENTATION, "cdr", kind)
-            writer.add_message(
-                channels[channel.id], message.log_time, message.data, message.publish_time
-            )
-        for stamp, data in clouds.items():
-            writer.add_message(labelled, stamp + 10**7, data, stamp + 10**7)
-        writer.finish()

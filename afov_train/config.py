@@ -205,8 +205,8 @@ class FinetuneConfig:
 def linear_probe() -> FinetuneConfig:
     """The trunk frozen, the head trained on all of the truth."""
     optimizer = OptimizerConfig(learning_rate=0.0, head_learning_rate=0.02)
-    training = DistillConfig(steps=300, head="closed", class_weight="none", optimizer=optimizer)
-    return FinetuneConfig(fraction=1.0, training=training)
+    usual = FinetuneConfig()
+    return replace(usual, fraction=1.0, training=replace(usual.training, optimizer=optimizer))
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ import json
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from afov.errors import InputError
-from afov.frames import Frame, Source
+from afov.frames import Source
 from afov.metrics import confusion, iou, mean_iou
-from afov.pairing import pair
+from afov.pairing import pair_images
 from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov_train.config import TeachConfig
@@ -104,23 +105,14 @@ class Evaluation:
         """metrics.csv, the table; metrics.json, the same with the confusion matrices."""
         with (folder / "metrics.csv").open("w", newline="") as stream:
             csv.writer(stream).writerows(self.rows())
-        content = {
+        content: dict[str, Any] = {
             question: {
-                "mIoU": self.mean_iou(question),
+                **_figures(matrix),
                 "mIoU of common classes": self.mean_iou_of_common(question),
-                "accuracy": self.accuracy(question),
-                "confusion": matrix.tolist(),
             }
             for question, matrix in self.matrices.items()
         }
-        content["by distance"] = {
-            distance: {
-                "mIoU": mean_iou(matrix),
-                "accuracy": accuracy(matrix),
-                "confusion": matrix.tolist(),
-            }
-            for distance, matrix in self.by_distance.items()
-        }
+        content["by distance"] = {d: _figures(matrix) for d, matrix in self.by_distance.items()}
         (folder / "metrics.json").write_text(
             json.dumps({"sweeps": self.sweeps, "names": self.vocabulary.names, **content}, indent=1)
         )
@@ -145,7 +137,7 @@ def evaluate(
     """
     vocabulary = student.vocabulary
     size = len(vocabulary.labelled)
-    tally = _Tally(size)
+    tally, rings = _Tally(size), _Tally(size)
     worst: list[Judged] = []
     sweeps = 0
     if predictions is not None:
@@ -160,29 +152,26 @@ def evaluate(
         if predictions is not None:
             predicted.tofile(predictions / f"{frame.token}_lidarseg.bin")
         if teacher is None:
-            seen = covered(frame)
+            seen = pair_images(frame.sweep.xyz, frame.images)[1]
         else:
             phrase, seen = project(frame, look(teacher, frame), config or TeachConfig())
             tally.add("teacher, covered", truth, class_of_phrase(phrase, vocabulary), seen)
         tally.add("student, covered", truth, predicted, seen)
         tally.add("student, uncovered", truth, predicted, ~seen)
-        hit = accuracy(confusion(truth, predicted, size))
+        everywhere = np.ones(len(truth), bool)
+        hit = accuracy(tally.add("student, all", truth, predicted, everywhere))
         worst.append(Judged(hit, frame.token, frame.sweep.xyz, truth, predicted))
         worst = sorted(worst, key=lambda judged: judged.accuracy)[:WORST]
-        everywhere = np.ones(len(truth), bool)
-        tally.add("student, all", truth, predicted, everywhere)
         flattened = student.corrected(labels, frame.sweep, "refined").class_id
         tally.add("+ AFI, all", truth, flattened, everywhere)
         distance = np.linalg.norm(frame.sweep.xyz[:, :2], axis=1)
         for near, far in pairwise(DISTANCES):
             inside = (distance >= near) & (distance < far)
             name = f"{near:g}-{far:g} m" if np.isfinite(far) else f"{near:g}- m"
-            tally.add(name, truth, predicted, inside)
+            rings.add(name, truth, predicted, inside)
     if not sweeps:
         raise InputError(f"{source.name}: no frame has ground truth, so nothing can be evaluated")
-    by_distance = {k: m for k, m in tally.matrices.items() if k.endswith(" m")}
-    questions = {k: m for k, m in tally.matrices.items() if k not in by_distance}
-    return Evaluation(vocabulary, questions, sweeps, by_distance, tuple(worst))
+    return Evaluation(vocabulary, tally.matrices, sweeps, rings.matrices, tuple(worst))
 
 
 class _Tally:
@@ -192,20 +181,21 @@ class _Tally:
         self.classes = classes
         self.matrices: dict[str, np.ndarray] = {}
 
-    def add(self, question: str, truth: np.ndarray, said: np.ndarray, where: np.ndarray) -> None:
+    def add(
+        self, question: str, truth: np.ndarray, said: np.ndarray, where: np.ndarray
+    ) -> np.ndarray:
+        """Counts one sweep's points; returns their matrix alone."""
         found = confusion(truth[where], said[where], self.classes)
         self.matrices[question] = self.matrices.get(question, 0) + found
-
-
-def covered(frame: Frame) -> np.ndarray:
-    """(N,) bool: points that fall on any image."""
-    seen = np.zeros(len(frame.sweep), bool)
-    for image in frame.images:
-        seen[pair(frame.sweep.xyz, image).point] = True
-    return seen
+        return found
 
 
 def accuracy(matrix: np.ndarray) -> float:
     """Share of the points with truth that got their class; unlabelled counts as wrong."""
     counted = matrix[1:]
     return float(np.trace(counted[:, 1:]) / max(counted.sum(), 1))
+
+
+def _figures(matrix: np.ndarray) -> dict[str, Any]:
+    """A confusion matrix and what follows from it, for JSON."""
+    return {"mIoU": mean_iou(matrix), "accuracy": accuracy(matrix), "confusion": matrix.tolist()}

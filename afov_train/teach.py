@@ -13,7 +13,7 @@ import numpy as np
 
 from afov.errors import InputError
 from afov.frames import Frame, Source, Sweep
-from afov.pairing import pair, transfer
+from afov.pairing import Pairs, carry, pair_images, transfer
 from afov.vocabulary import Vocabulary
 from afov_train.config import TeachConfig
 from afov_train.progress import track
@@ -84,6 +84,15 @@ def class_of_phrase(phrase: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     return np.append(vocabulary.phrase_class_id, np.uint8(0))[phrase]
 
 
+def phrase_maps(segments: Sequence[Segments], min_score: float) -> list[np.ndarray]:
+    """Per image (H, W): the phrase of each pixel's segment, -1 where none scores enough."""
+    maps = []
+    for seen in segments:
+        phrase = np.where(seen.score >= min_score, seen.phrase, NO_PHRASE)
+        maps.append(np.append(NO_PHRASE, phrase)[seen.ids])  # segment 0 of an image is "none"
+    return maps
+
+
 def project(
     frame: Frame, segments: Sequence[Segments], config: TeachConfig
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -95,38 +104,28 @@ def project(
     Returns:
         phrase (N,) int32, -1 where none; covered (N,) bool.
     """
-    # Segment 0 of an image is "none".
-    tables = (
-        np.append(NO_PHRASE, np.where(seen.score >= config.min_score, seen.phrase, NO_PHRASE))
-        for seen in segments
-    )
-    phrases = [table[seen.ids] for table, seen in zip(tables, segments, strict=True)]
-    return transfer(
-        frame.sweep.xyz, frame.images, phrases, none=NO_PHRASE, occlusion=config.occlusion
-    )
+    maps = phrase_maps(segments, config.min_score)
+    return transfer(frame.sweep.xyz, frame.images, maps, none=NO_PHRASE, occlusion=config.occlusion)
 
 
 def superpoints(
-    frame: Frame, segments: Sequence[Segments], config: TeachConfig
+    pairs: Sequence[Pairs], segments: Sequence[Segments]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The points of each segment: what TMP contrasts.
 
     Returns:
         pairs (M, 5), segment_phrase (S,), segment_feature (S, E), as in `TaughtSweep`.
     """
-    pairs, phrases, features = [], [], []
+    rows, phrases, features = [], [], []
     before = 0
-    for camera, (image, seen) in enumerate(zip(frame.images, segments, strict=True)):
-        found = pair(frame.sweep.xyz, image, occlusion=config.occlusion)
+    for camera, (found, seen) in enumerate(zip(pairs, segments, strict=True)):
         number = seen.ids[found.row, found.col].astype(np.int32) - 1
-        inside = number >= 0
         columns = (found.point, np.full_like(found.point, camera), found.row, found.col)
-        rows = np.stack((*columns, number + before), 1)[inside]
-        pairs.append(rows.astype(np.int32))
+        rows.append(np.stack((*columns, number + before), 1)[number >= 0].astype(np.int32))
         phrases.append(seen.phrase.astype(np.int32))
         features.append(seen.feature)
         before += len(seen.phrase)
-    return np.concatenate(pairs), np.concatenate(phrases), np.concatenate(features)
+    return np.concatenate(rows), np.concatenate(phrases), np.concatenate(features)
 
 
 def disputed(
@@ -144,12 +143,14 @@ def teach_sweep(
     frame: Frame, segments: Sequence[Segments], config: TeachConfig, vocabulary: Vocabulary
 ) -> TaughtSweep:
     """What the segments of a frame's images say about its points."""
-    phrase, seen = project(frame, segments, config)
-    pairs, segment_phrase, segment_feature = superpoints(frame, segments, config)
+    xyz, images = frame.sweep.xyz, frame.images
+    found, seen = pair_images(xyz, images, occlusion=config.occlusion)
+    phrase = carry(len(xyz), images, found, phrase_maps(segments, config.min_score), NO_PHRASE)
+    pairs, segment_phrase, segment_feature = superpoints(found, segments)
     if config.agreement:
         phrase[disputed(pairs, segment_phrase, vocabulary, len(phrase))] = NO_PHRASE
-    phrase = spread(frame.sweep.xyz, phrase, seen, config.reach)
-    sizes = np.array([i.image.shape[:2] for i in frame.images], np.int32).reshape(-1, 2)
+    phrase = spread(xyz, phrase, seen, config.reach)
+    sizes = np.array([i.image.shape[:2] for i in images], np.int32).reshape(-1, 2)
     return TaughtSweep(
         frame.token, frame.sweep, phrase, seen, pairs, segment_phrase, segment_feature, sizes
     )

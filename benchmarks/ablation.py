@@ -35,7 +35,7 @@ from afov_train.config import (  # noqa: E402
     TrainConfig,
 )  # fmt: skip
 from afov_train.distill import closed_bank, distill  # noqa: E402
-from afov_train.evaluate import accuracy, covered  # noqa: E402
+from afov_train.evaluate import accuracy  # noqa: E402
 from afov_train.export import export_student  # noqa: E402
 from afov_train.network.unet import UNet, build_network  # noqa: E402
 from afov_train.pipeline import load_trunk  # noqa: E402
@@ -122,8 +122,7 @@ def prepare(out: Path, steps: int) -> Bench:
         matrix = np.zeros((CLASSES + 1, CLASSES + 1), np.int64)
         for frame in test:
             assert frame.truth is not None
-            phrase, _ = project(frame, look(teacher, frame), usual)
-            where = covered(frame)
+            phrase, where = project(frame, look(teacher, frame), usual)
             said = class_of_phrase(phrase, vocabulary)
             matrix += confusion(frame.truth.class_id[where], said[where], CLASSES)
         bench.record("teacher, points that cameras see", 0, matrix)

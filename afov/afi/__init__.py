@@ -9,19 +9,19 @@ import numpy as np
 Mode = Literal["off", "paper", "refined"]
 
 
-def interact(mode: Mode, xyz: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def interact(
+    mode: Literal["paper", "refined"], xyz: np.ndarray, probabilities: np.ndarray
+) -> np.ndarray:
     """Corrects one sweep.
 
     Args:
-        mode: "off"; "paper": as published, on one-hot labels; "refined": ours.
+        mode: "paper": as published, on one-hot labels; "refined": ours.
         xyz: (N, 3) float32, metres, LiDAR frame; may hold NaN and infinity.
         probabilities: (N, K + 1) float32, column 0 unlabelled; rows sum to 1 or are zero.
 
     Returns:
         (N, K + 1) float32.
     """
-    if mode == "off":
-        return probabilities
     if mode == "refined":
         from afov.afi.refined import refine
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -30,10 +31,38 @@ void shared(int64_t count, const Work &work) {
   for (std::thread &other : others) other.join();
 }
 
+struct Box {
+  float low[3], high[3];
+};
+
+Box box_of(const float *xyz, const std::vector<int64_t> &index, int64_t begin, int64_t end) {
+  Box box;
+  for (int k = 0; k < 3; ++k) {
+    box.low[k] = box.high[k] = xyz[3 * index[begin] + k];
+    for (int64_t i = begin; i < end; ++i) {
+      box.low[k] = std::min(box.low[k], xyz[3 * index[i] + k]);
+      box.high[k] = std::max(box.high[k], xyz[3 * index[i] + k]);
+    }
+  }
+  return box;
+}
+
+// Parts the points at the median of their box's longest side; returns its axis.
+int halve(const float *xyz, std::vector<int64_t> &index, int64_t begin, int64_t middle,
+          int64_t end, const Box &box) {
+  int axis = 0;
+  for (int k = 1; k < 3; ++k)
+    if (box.high[k] - box.low[k] > box.high[axis] - box.low[axis]) axis = k;
+  std::nth_element(
+      index.begin() + begin, index.begin() + middle, index.begin() + end,
+      [&](int64_t a, int64_t b) { return xyz[3 * a + axis] < xyz[3 * b + axis]; });
+  return axis;
+}
+
 // Some neighbouring points: their box, and the one farthest from all samples so far.
 struct Bucket {
   int64_t begin, end;
-  float low[3], high[3];
+  Box box;
   float far;
   int64_t farthest;  // in the input's order; of equally far ones the first
 };
@@ -46,26 +75,14 @@ struct Points {
 
 void split(const float *xyz, std::vector<int64_t> &index, int64_t begin, int64_t end,
            std::vector<Bucket> &buckets) {
-  Bucket bucket{begin, end, {}, {}, 0, 0};
-  for (int k = 0; k < 3; ++k) {
-    bucket.low[k] = bucket.high[k] = xyz[3 * index[begin] + k];
-    for (int64_t i = begin; i < end; ++i) {
-      bucket.low[k] = std::min(bucket.low[k], xyz[3 * index[i] + k]);
-      bucket.high[k] = std::max(bucket.high[k], xyz[3 * index[i] + k]);
-    }
-  }
+  const Box box = box_of(xyz, index, begin, end);
   constexpr int64_t kFew = 48;
   if (end - begin <= kFew) {
-    buckets.push_back(bucket);
+    buckets.push_back({begin, end, box, std::numeric_limits<float>::infinity(), 0});
     return;
   }
-  int widest = 0;
-  for (int k = 1; k < 3; ++k)
-    if (bucket.high[k] - bucket.low[k] > bucket.high[widest] - bucket.low[widest]) widest = k;
   const int64_t middle = (begin + end) / 2;
-  std::nth_element(
-      index.begin() + begin, index.begin() + middle, index.begin() + end,
-      [&](int64_t a, int64_t b) { return xyz[3 * a + widest] < xyz[3 * b + widest]; });
+  halve(xyz, index, begin, middle, end, box);
   split(xyz, index, begin, middle, buckets);
   split(xyz, index, middle, end, buckets);
 }
@@ -84,11 +101,11 @@ void update(Bucket &bucket, Points &points, const float *center) {
   }
 }
 
-float gap(const Bucket &bucket, const float *center) {
+float gap(const Box &box, const float *center) {
   float square = 0;
   for (int k = 0; k < 3; ++k) {
     const float out =
-        std::max(std::max(bucket.low[k] - center[k], center[k] - bucket.high[k]), 0.0f);
+        std::max(std::max(box.low[k] - center[k], center[k] - box.high[k]), 0.0f);
     square += out * out;
   }
   return square;
@@ -100,7 +117,7 @@ using Candidate = std::pair<double, int64_t>;  // squared distance, point
 class Tree {
  public:
   Tree(const float *xyz, int64_t n) : index_(n) {
-    for (int64_t i = 0; i < n; ++i) index_[i] = i;
+    std::iota(index_.begin(), index_.end(), 0);
     grow(xyz, 0, n);
     for (int64_t i : index_) xyz_.insert(xyz_.end(), xyz + 3 * i, xyz + 3 * i + 3);
   }
@@ -136,20 +153,8 @@ class Tree {
     nodes_.push_back({begin, end, 0, 0, 0});
     constexpr int64_t kFew = 12;
     if (end - begin <= kFew) return;
-    float widest = -1;
-    int axis = 0;
-    for (int k = 0; k < 3; ++k) {
-      float low = xyz[3 * index_[begin] + k], high = low;
-      for (int64_t i = begin; i < end; ++i) {
-        low = std::min(low, xyz[3 * index_[i] + k]);
-        high = std::max(high, xyz[3 * index_[i] + k]);
-      }
-      if (high - low > widest) widest = high - low, axis = k;
-    }
     const int64_t middle = (begin + end) / 2;
-    std::nth_element(
-        index_.begin() + begin, index_.begin() + middle, index_.begin() + end,
-        [&](int64_t a, int64_t b) { return xyz[3 * a + axis] < xyz[3 * b + axis]; });
+    const int axis = halve(xyz, index_, begin, middle, end, box_of(xyz, index_, begin, end));
     nodes_[at].axis = axis;
     nodes_[at].cut = xyz[3 * index_[middle] + axis];
     grow(xyz, begin, middle);
@@ -198,7 +203,7 @@ extern "C" {
 void farthest_points(const float *xyz, int64_t n, int64_t count, int64_t *chosen) {
   Points points;
   points.index.resize(n);
-  for (int64_t i = 0; i < n; ++i) points.index[i] = i;
+  std::iota(points.index.begin(), points.index.end(), 0);
   std::vector<Bucket> buckets;
   split(xyz, points.index, 0, n, buckets);
   for (int64_t i : points.index) {
@@ -207,13 +212,12 @@ void farthest_points(const float *xyz, int64_t n, int64_t count, int64_t *chosen
     const float square = (p[0] * p[0] + p[1] * p[1]) + p[2] * p[2];
     points.far.push_back(square > 1e-3f ? std::numeric_limits<float>::infinity() : -1);
   }
-  for (Bucket &bucket : buckets) bucket.far = std::numeric_limits<float>::infinity();
   chosen[0] = 0;
   for (int64_t k = 1; k < count; ++k) {
     const float *center = xyz + 3 * chosen[k - 1];
     const Bucket *best = nullptr;
     for (Bucket &bucket : buckets) {
-      if (gap(bucket, center) < bucket.far) update(bucket, points, center);
+      if (gap(bucket.box, center) < bucket.far) update(bucket, points, center);
       if (!best || bucket.far > best->far ||
           (bucket.far == best->far && bucket.farthest < best->farthest))
         best = &bucket;

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from afov.cameras import Camera
 from afov.errors import InputError
 from afov.frames import CameraImage, Frame, Sweep, Truth
+from afov.images import decode_compressed
 from afov.sources.nuscenes_classes import RAW_TO_16
 from afov.transforms import inverse, matrix_from
 
@@ -132,9 +132,8 @@ class NuScenesSource:
     def _image(self, channel: str, record: Any, world_from_lidar: np.ndarray) -> CameraImage | None:
         file = self.root / record["filename"]
         try:
-            with Image.open(file) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
-        except OSError:
+            pixels = decode_compressed(file.read_bytes())
+        except (OSError, InputError):
             self._skipped[f"{channel.lower()}: no readable image"] += 1
             return None
         mount = self.nusc.get("calibrated_sensor", record["calibrated_sensor_token"])

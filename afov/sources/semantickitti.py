@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from afov.cameras import Camera
 from afov.errors import InputError
 from afov.frames import CameraImage, Frame, Sweep, Truth
+from afov.images import decode_compressed
 from afov.transforms import inverse
 
 SPLITS = {
@@ -117,12 +117,11 @@ class SemanticKittiSource:
         self, file: Path, stamp: int, calibration: dict[str, np.ndarray]
     ) -> CameraImage | None:
         try:
-            with Image.open(file) as opened:
-                pixels = np.asarray(opened.convert("RGB"))
+            pixels = decode_compressed(file.read_bytes())
         except FileNotFoundError:
             self._skipped["image_2: no image"] += 1
             return None
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        except (OSError, InputError):
             self._skipped["image_2: corrupt image"] += 1
             return None
         camera, from_left = projection(calibration["P2"], pixels.shape[1], pixels.shape[0])

@@ -152,6 +152,18 @@ class Peer:
         self.spin_until(lambda: bool(self.clouds))
         return self.clouds[-1]
 
+    def stream(self, cloud: Any, done: Callable[[], bool], seconds: float = 40.0) -> None:
+        """Publishes a cloud again and again, as a sensor does, until it has had its effect.
+
+        That this side sees a subscription does not mean that the other side is connected.
+        """
+        until = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < until, "nothing came in time"
+            self.publisher.publish(cloud)
+            for _ in range(5):
+                self.executor.spin_once(timeout_sec=0.1)
+
     def close(self) -> None:
         import rclpy
 

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 
 from afov.clouds import read_points
 from afov.errors import InputError
+from afov.labelled_bag import SEGMENTATION
 from afov.metrics import confusion
 from afov.sources.bags import BagSource
 from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov_train.cli import evaluate, predict, train
-from afov_train.predict import LABELLED
 from afov_train.supervise import labelled, supervised_sweeps
 from tests.afov_train.conftest import copied
 
@@ -53,11 +53,11 @@ def test_predict_keeps_the_recording_and_labels_every_point(drive, model_folder,
     with drive.open("rb") as a, out.open("rb") as b:
         before = [(c.topic, m.data) for _, c, m in make_reader(a).iter_messages()]
         after = [(c.topic, m.data) for _, c, m in make_reader(b).iter_messages()]
-    assert [m for m in after if m[0] != LABELLED] == before
+    assert [m for m in after if m[0] != SEGMENTATION] == before
     student = Student.open(model_folder)
     sweeps = {f.sweep.stamp: f.sweep for f in BagSource(drive)}
     with AnyReader([out], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as bag:
-        wanted = [c for c in bag.connections if c.topic == LABELLED]
+        wanted = [c for c in bag.connections if c.topic == SEGMENTATION]
         for connection, stamp, raw in bag.messages(connections=wanted):
             message = bag.deserialize(raw, connection.msgtype)
             sweep = sweeps.pop(stamp)
