@@ -55,6 +55,10 @@ class TeachConfig:
     """Segments with a lower score label nothing."""
     agreement: bool = False
     """Points to which two cameras give different classes stay unlabelled."""
+    keep: float = 1.0
+    """The surest share of each class's labels stays; each class has its own threshold."""
+    vote: float = 0.0
+    """Seconds before and after, within which sweeps vote on what stands still (needs poses)."""
     reach: float = 2.0
     """Metres: points that no camera sees, such as the ground close to the vehicle, take the label
     of the nearest labelled point within (the paper leaves them unlabelled: 0)."""

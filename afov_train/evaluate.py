@@ -19,7 +19,8 @@ from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov_train.config import TeachConfig
 from afov_train.progress import track
-from afov_train.teach import class_of_phrase, look, project
+from afov_train.taught import class_of_phrase
+from afov_train.teach import look, project
 from afov_train.teachers.segments import Teacher
 
 DISTANCES = (0.0, 10.0, 20.0, 40.0, np.inf)  # metres

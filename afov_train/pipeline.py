@@ -27,7 +27,8 @@ from afov_train.pretrain import pretrain
 from afov_train.report import write_report
 from afov_train.run_folder import open_run, versions
 from afov_train.supervise import supervised_sweeps
-from afov_train.teach import TaughtSweep, teach
+from afov_train.taught import TaughtSweep
+from afov_train.teach import teach
 from afov_train.teachers import build_teacher
 from afov_train.teachers.config import EMBEDDED
 from afov_train.teachers.segments import Teacher

@@ -13,7 +13,7 @@ from afov.errors import InputError
 from afov.frames import Frame, Source
 from afov.vocabulary import Vocabulary
 from afov_train.progress import track
-from afov_train.teach import NO_PHRASE, TaughtSweep
+from afov_train.taught import NO_PHRASE, UNKNOWN_POSE, TaughtSweep
 
 
 def supervised_sweeps(
@@ -55,9 +55,11 @@ def labelled(frame: Frame, vocabulary: Vocabulary) -> TaughtSweep:
         frame.token,
         frame.sweep,
         first[frame.truth.class_id],
+        np.ones(len(frame.sweep), np.float32),
         np.ones(len(frame.sweep), bool),
         np.zeros((0, 5), np.int32),
         np.zeros(0, np.int32),
         np.zeros((0, 1), np.float32),
         np.zeros((0, 2), np.int32),
+        UNKNOWN_POSE,
     )

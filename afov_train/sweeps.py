@@ -15,7 +15,7 @@ from afov.inputs import inputs
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
 from afov_train.config import AugmentConfig
-from afov_train.teach import TaughtSweep
+from afov_train.taught import TaughtSweep
 
 CUBOID = 0.2  # largest side of the box that is left out, as a share of the sweep's extent
 CROP = (0.3, 1.0)  # area of the window that is kept, as a share of the image

@@ -6,90 +6,36 @@ import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from afov.errors import InputError
-from afov.frames import Frame, Source, Sweep
+from afov.frames import Frame, Source
 from afov.pairing import Pairs, carry, pair_images, transfer
 from afov.vocabulary import Vocabulary
 from afov_train.config import TeachConfig
 from afov_train.progress import track
+from afov_train.settle import settle, settle_all
+from afov_train.taught import NO_PHRASE, UNKNOWN_POSE, TaughtSweep, class_of_phrase
 from afov_train.teachers.segments import Segments, Teacher
 
-NO_PHRASE = -1
-FORM = 2  # of the files: older ones are taught anew
+NONE = -1  # no segment
+FORM = 3  # of the files: older ones are taught anew
 
 
-@dataclass(frozen=True)
-class TaughtSweep:
-    """A sweep with its pseudo-labels.
+def segment_maps(segments: Sequence[Segments], min_score: float) -> list[np.ndarray]:
+    """Per image (H, W) int32: each pixel's segment, counted over all images from 0.
 
-    Attributes:
-        phrase: (N,) int32, index into the text bank's phrases, -1 where no segment answers.
-        covered: (N,) bool, seen by a camera.
-        pairs: (M, 5) int32: point, camera, row, column, segment; a point that two cameras see is
-            in two pairs, as TMP wants it.
-        segment_phrase: (S,) int32. segment_feature: (S, E) float32, unit rows in CLIP space.
-        image_sizes: (cameras, 2) int32, height and width.
+    -1 where there is none, or one with a lower score.
     """
-
-    token: str
-    sweep: Sweep
-    phrase: np.ndarray
-    covered: np.ndarray
-    pairs: np.ndarray
-    segment_phrase: np.ndarray
-    segment_feature: np.ndarray
-    image_sizes: np.ndarray
-
-    def class_id(self, vocabulary: Vocabulary) -> np.ndarray:
-        """(N,) uint8: the class of each point's phrase; 0 where unlabelled or absorbed."""
-        return class_of_phrase(self.phrase, vocabulary)
-
-    def save(self, file: Path) -> None:
-        """Writes the file in one step, so that an interrupted run leaves no half of it."""
-        partial = file.with_suffix(".part")
-        with partial.open("wb") as stream:
-            np.savez(
-                stream,
-                points=self.sweep.points,
-                fields=np.array(self.sweep.fields),
-                stamp=np.int64(self.sweep.stamp),
-                frame_id=np.array(self.sweep.frame_id),
-                **{name: getattr(self, name) for name in _ARRAYS},
-            )
-        partial.replace(file)
-
-    @classmethod
-    def load(cls, file: Path) -> TaughtSweep:
-        """Reads what `save` wrote."""
-        with np.load(file, allow_pickle=False) as data:
-            sweep = Sweep(
-                data["points"],
-                tuple(str(name) for name in data["fields"]),
-                int(data["stamp"]),
-                str(data["frame_id"]),
-            )
-            return cls(file.stem, sweep, *(data[name] for name in _ARRAYS))
-
-
-_ARRAYS = ("phrase", "covered", "pairs", "segment_phrase", "segment_feature", "image_sizes")
-
-
-def class_of_phrase(phrase: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """(N,) uint8: the class of each phrase; 0 for none (-1) and for absorbers."""
-    return np.append(vocabulary.phrase_class_id, np.uint8(0))[phrase]
-
-
-def phrase_maps(segments: Sequence[Segments], min_score: float) -> list[np.ndarray]:
-    """Per image (H, W): the phrase of each pixel's segment, -1 where none scores enough."""
-    maps = []
+    maps, before = [], 0
     for seen in segments:
-        phrase = np.where(seen.score >= min_score, seen.phrase, NO_PHRASE)
-        maps.append(np.append(NO_PHRASE, phrase)[seen.ids])  # segment 0 of an image is "none"
+        number = before + np.arange(len(seen.score), dtype=np.int32)
+        number[seen.score < min_score] = NONE
+        maps.append(np.append(np.int32(NONE), number)[seen.ids])  # 0 in an image is "none"
+        before += len(seen.score)
     return maps
 
 
@@ -104,8 +50,12 @@ def project(
     Returns:
         phrase (N,) int32, -1 where none; covered (N,) bool.
     """
-    maps = phrase_maps(segments, config.min_score)
-    return transfer(frame.sweep.xyz, frame.images, maps, none=NO_PHRASE, occlusion=config.occlusion)
+    maps = segment_maps(segments, config.min_score)
+    segment, covered = transfer(
+        frame.sweep.xyz, frame.images, maps, none=NONE, occlusion=config.occlusion
+    )
+    phrases = np.concatenate([*(seen.phrase for seen in segments), [NO_PHRASE]])
+    return phrases[segment].astype(np.int32), covered
 
 
 def superpoints(
@@ -145,42 +95,23 @@ def teach_sweep(
     """What the segments of a frame's images say about its points."""
     xyz, images = frame.sweep.xyz, frame.images
     found, seen = pair_images(xyz, images, occlusion=config.occlusion)
-    phrase = carry(len(xyz), images, found, phrase_maps(segments, config.min_score), NO_PHRASE)
+    segment = carry(len(xyz), images, found, segment_maps(segments, config.min_score), NONE)
     pairs, segment_phrase, segment_feature = superpoints(found, segments)
     if config.agreement:
-        phrase[disputed(pairs, segment_phrase, vocabulary, len(phrase))] = NO_PHRASE
-    phrase = spread(xyz, phrase, seen, config.reach)
-    sizes = np.array([i.image.shape[:2] for i in images], np.int32).reshape(-1, 2)
+        segment[disputed(pairs, segment_phrase, vocabulary, len(xyz))] = NONE
+    scores = np.concatenate([*(s.score for s in segments), [0]]).astype(np.float32)
     return TaughtSweep(
-        frame.token, frame.sweep, phrase, seen, pairs, segment_phrase, segment_feature, sizes
+        frame.token,
+        frame.sweep,
+        np.append(segment_phrase, np.int32(NO_PHRASE))[segment],
+        scores[segment],
+        seen,
+        pairs,
+        segment_phrase,
+        segment_feature,
+        np.array([i.image.shape[:2] for i in images], np.int32).reshape(-1, 2),
+        UNKNOWN_POSE if frame.world_from_lidar is None else frame.world_from_lidar,
     )
-
-
-def spread(xyz: np.ndarray, phrase: np.ndarray, covered: np.ndarray, reach: float) -> np.ndarray:
-    """Carries labels on to points that no camera sees, from the nearest labelled point.
-
-    No camera ever sees the ground close to the vehicle; a student that is never told about it
-    calls it anything. A difference in height counts eightfold, so that ground labels ground.
-
-    Args:
-        xyz: (N, 3) metres; phrase: (N,) int32, -1 where none; covered: (N,) bool.
-        reach: metres.
-
-    Returns:
-        (N,) int32.
-    """
-    from scipy.spatial import cKDTree
-
-    finite = np.isfinite(xyz).all(1)
-    known = np.flatnonzero(finite & (phrase != NO_PHRASE))
-    wanted = np.flatnonzero(finite & ~covered)
-    if not len(known) or not len(wanted):
-        return phrase
-    metric = np.array([1, 1, 8])
-    near = cKDTree(xyz[known] * metric).query(xyz[wanted] * metric, distance_upper_bound=reach)[1]
-    result = phrase.copy()
-    result[wanted] = np.append(phrase[known], NO_PHRASE)[near]  # len(known): none within reach
-    return result
 
 
 def look(teacher: Teacher, frame: Frame) -> list[Segments]:
@@ -198,33 +129,62 @@ def look(teacher: Teacher, frame: Frame) -> list[Segments]:
 
 
 def teach(source: Source, teacher: Teacher, config: TeachConfig, folder: Path) -> list[Path]:
-    """Pseudo-labels for every frame, one file each.
+    """Pseudo-labels for every frame of a recording, one file each.
 
     What an earlier run with the same teacher and settings has already written is kept.
 
     Raises:
         InputError: the recording yields no frame, or no camera sees any point.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = teacher.text_bank.vocabulary
+    if not config.vote and config.keep >= 1:
+        files = _each(source, teacher, config, folder, settled=True)
+    else:
+        # What the images say does not depend on how it is settled, and is kept apart.
+        alone = replace(config, vote=0.0, keep=1.0, reach=0.0)
+        files = _each(source, teacher, alone, folder / "projected", settled=False)
+        settled = folder / _key(source, teacher, config)
+        files = settle_all(files, config, vocabulary, settled)
+    _report(source, files)
+    return files
+
+
+def _key(source: Source, teacher: Teacher, config: TeachConfig) -> str:
     settings = {"source": source.name, "teacher": teacher.key, "form": FORM, **asdict(config)}
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    files, covered, labelled, points = [], 0, 0, 0
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _each(
+    source: Source, teacher: Teacher, config: TeachConfig, folder: Path, *, settled: bool
+) -> list[Path]:
+    """A file per frame, each settled on its own or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    key, files = _key(source, teacher, config), []
+    vocabulary = teacher.text_bank.vocabulary
+    nothing = np.zeros(len(vocabulary.labelled) + 1, np.float32)
     for frame in track(source, "teach", len(source)):
         file = folder / f"{frame.token}-{key}.npz"
-        if file.exists():
-            taught = TaughtSweep.load(file)
-        else:
-            seen = look(teacher, frame)
-            taught = teach_sweep(frame, seen, config, teacher.text_bank.vocabulary)
+        if not file.exists():
+            taught = teach_sweep(frame, look(teacher, frame), config, vocabulary)
+            if settled:
+                taught = settle(taught, [], nothing, config, vocabulary)
             taught.save(file)
         files.append(file)
-        points += len(taught.phrase)
-        covered += int(taught.covered.sum())
-        labelled += int((taught.phrase != NO_PHRASE).sum())
     if not files:
         raise InputError(
             f"{source.name}: no frame could be read; skipped: {source.skipped or 'none'}"
         )
+    return files
+
+
+def _report(source: Source, files: Sequence[Path]) -> None:
+    """How much of the recording has labels now."""
+    covered = labelled = points = 0
+    for file in files:
+        with np.load(file, allow_pickle=False) as data:
+            points += len(data["phrase"])
+            covered += int(data["covered"].sum())
+            labelled += int((data["phrase"] != NO_PHRASE).sum())
     if not labelled:
         raise InputError(
             f"{source.name}: not one point got a label ({covered} of {points} seen by a camera); "
@@ -232,7 +192,6 @@ def teach(source: Source, teacher: Teacher, config: TeachConfig, folder: Path) -
         )
     skipped = "".join(f"; skipped {count} x {why}" for why, count in source.skipped.items())
     print(
-        f"taught {len(files)} sweeps: cameras see {covered / points:.0%} of the points, "
-        f"{labelled / points:.0%} have a phrase{skipped}"
+        f"taught {len(files)} sweeps of {source.name}: cameras see {covered / points:.0%} of the "
+        f"points, {labelled / points:.0%} have a phrase{skipped}"
     )
-    return files

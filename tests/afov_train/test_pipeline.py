@@ -16,7 +16,7 @@ from afov_train.cli import train
 from afov_train.config import TrainConfig
 from afov_train.simulation.write_nuscenes import write_nuscenes
 from afov_train.sweeps import TaughtSweeps
-from afov_train.teach import TaughtSweep
+from afov_train.taught import TaughtSweep
 
 STEPS = 4
 

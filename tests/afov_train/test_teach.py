@@ -13,8 +13,10 @@ from afov.metrics import confusion
 from afov.sources.bags import BagSource
 from afov.vocabulary import Vocabulary
 from afov_train.config import AugmentConfig, TeachConfig, TrainConfig
+from afov_train.settle import spread
 from afov_train.sweeps import TaughtSweeps, collate
-from afov_train.teach import TaughtSweep, disputed, spread, teach
+from afov_train.taught import TaughtSweep
+from afov_train.teach import disputed, teach
 from afov_train.teachers import build_teacher
 from afov_train.teachers.config import TeacherConfig
 from afov_train.teachers.open_clip_teacher import OpenClipTeacher

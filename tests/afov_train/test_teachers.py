@@ -15,7 +15,8 @@ from afov.sources.bags import BagSource
 from afov.vocabulary import Vocabulary
 from afov_train.cli import train
 from afov_train.config import TeachConfig
-from afov_train.teach import TaughtSweep, look, project, teach
+from afov_train.taught import TaughtSweep
+from afov_train.teach import look, project, teach
 from afov_train.teachers import build_teacher
 from afov_train.teachers.bpe import learn_merges, write_merges
 from afov_train.teachers.config import TeacherConfig

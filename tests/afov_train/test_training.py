@@ -27,7 +27,8 @@ from afov_train.export import export_student
 from afov_train.network.unet import build_network
 from afov_train.pretrain import categories, contrast, pretrain
 from afov_train.sweeps import TaughtSweeps, collate, in_window, without_cuboid
-from afov_train.teach import TaughtSweep, teach
+from afov_train.taught import TaughtSweep
+from afov_train.teach import teach
 from afov_train.teachers import build_teacher
 from afov_train.teachers.config import TeacherConfig
 from afov_train.training import build_optimizer
