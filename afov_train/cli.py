@@ -54,16 +54,16 @@ def train(args: list[str] | None = None) -> int:
 
 def evaluate(args: list[str] | None = None) -> int:
     """afov-eval: any model folder on any recording with truth."""
-    from afov_train.config import EvalConfig, open_recording
+    from afov_train.config import EvalConfig, open_recordings
 
     try:
         config = configured(EvalConfig, "afov-eval", sys.argv[1:] if args is None else args)
-        source = open_recording(config.recording, truth=True)
+        sources = open_recordings(config.recording, truth=True)
         from afov.student import Student
         from afov_train.evaluate import evaluate as run
         from afov_train.report import write_report
 
-        result = run(source, Student.open(config.model))
+        result = run(sources, Student.open(config.model))
         config.out.mkdir(parents=True, exist_ok=True)
         result.save(config.out)
         print(result)

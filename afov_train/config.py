@@ -17,16 +17,16 @@ from afov_train.teachers.config import TeacherConfig
 
 @dataclass(frozen=True)
 class Recording:
-    """The recorded drive: a bag, a nuScenes tree or SemanticKITTI."""
+    """The recorded drive: bags, a nuScenes tree, SemanticKITTI; or several of them together."""
 
-    bag: Path | None = None
-    """ROS 1 bag, rosbag2 folder, .mcap or .db3; also Foxglove's protobuf MCAP."""
+    bag: tuple[Path, ...] = ()
+    """ROS 1 bags, rosbag2 folders, .mcap or .db3; also Foxglove's protobuf MCAP."""
     cloud_topic: str | None = None
-    """The LiDAR's topic, when the bag has more than one cloud."""
+    """The LiDAR's topic, when a bag has more than one cloud."""
     image_topics: tuple[str, ...] = ()
     """The cameras' image topics; all that are found when none is named."""
     extrinsics: Path | None = None
-    """YAML with the sensors' mounts, where the bag has no tf."""
+    """YAML with the sensors' mounts, where a bag has no tf."""
     tolerance: float = 0.1
     """Seconds between a sweep and the image it is paired with, at most."""
     nuscenes: Path | None = None
@@ -34,7 +34,8 @@ class Recording:
     version: str = "v1.0-mini"
     """nuScenes version: v1.0-mini or v1.0-trainval."""
     split: str | None = None
-    """Official split of nuScenes or SemanticKITTI; everything when none is named."""
+    """Official split of nuScenes or SemanticKITTI, or the papers' train600 and train100;
+    everything when none is named."""
     sweeps: bool = False
     """nuScenes: the sweeps between keyframes, too."""
     semantickitti: Path | None = None
@@ -186,7 +187,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Fine-tuning on a share of the ground truth (2405.15286, sec. 4): 1% is every 100th frame."""
+    """Fine-tuning on a share of the ground truth (2405.15286, sec. 4): 1% is every 100th."""
 
     recording: Annotated[Recording, tyro.conf.arg(name="")] = field(default_factory=Recording)
     test: Recording = field(default_factory=Recording)
@@ -194,7 +195,7 @@ class FinetuneConfig:
     weights: Path | None = None
     """network.safetensors of a run's pretrain/ or distill/; random weights where none is named."""
     fraction: float = 0.01
-    """Share of the frames whose truth is used."""
+    """Share of the frames (of nuScenes: of the scenes) whose truth is used."""
     vocabulary: str = "nuscenes16"
     grid: VoxelGrid = field(default_factory=VoxelGrid)
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -224,50 +225,58 @@ class EvalConfig:
     """Where metrics.csv and metrics.json go."""
 
 
-def open_recording(recording: Recording, *, truth: bool = False) -> Source:
-    """The source behind the settings.
+def open_recordings(recording: Recording, *, truth: bool = False) -> list[Source]:
+    """The sources behind the settings, in the order of the flags.
 
     Args:
         truth: read ground truth too; only evaluation asks for it.
 
     Raises:
-        InputError: none or two recordings are named, or the one named cannot be opened.
+        InputError: no recording is named, or one cannot be opened.
     """
-    named = [r for r in (recording.bag, recording.nuscenes, recording.semantickitti) if r]
-    if len(named) != 1:
-        raise InputError(
-            "name one recording: --bag FILE, --nuscenes ROOT --version VERSION, or "
-            "--semantickitti ROOT"
-        )
-    if recording.bag is not None:
+    sources: list[Source] = []
+    if recording.bag:
         from afov.sources.bags import BagSource, BagTopics
 
         topics = BagTopics(cloud=recording.cloud_topic, images=recording.image_topics)
-        return BagSource(
-            recording.bag,
-            topics,
-            extrinsics=recording.extrinsics,
-            truth=truth,
-            tolerance_s=recording.tolerance,
-            every=recording.every,
+        for bag in recording.bag:
+            sources.append(
+                BagSource(
+                    bag,
+                    topics,
+                    extrinsics=recording.extrinsics,
+                    truth=truth,
+                    tolerance_s=recording.tolerance,
+                    every=recording.every,
+                )
+            )
+    if recording.nuscenes is not None:
+        from afov.sources.nuscenes import NuScenesSource
+
+        sources.append(
+            NuScenesSource(
+                recording.nuscenes,
+                recording.version,
+                recording.split,
+                sweeps=recording.sweeps,
+                truth=truth,
+            )
         )
     if recording.semantickitti is not None:
         from afov.sources.semantickitti import SemanticKittiSource
 
-        return SemanticKittiSource(
-            recording.semantickitti,
-            recording.split,
-            sequences=recording.sequences,
-            truth=truth,
-            every=recording.every,
+        sources.append(
+            SemanticKittiSource(
+                recording.semantickitti,
+                recording.split,
+                sequences=recording.sequences,
+                truth=truth,
+                every=recording.every,
+            )
         )
-    from afov.sources.nuscenes import NuScenesSource
-
-    assert recording.nuscenes is not None
-    return NuScenesSource(
-        recording.nuscenes,
-        recording.version,
-        recording.split,
-        sweeps=recording.sweeps,
-        truth=truth,
-    )
+    if not sources:
+        raise InputError(
+            "name a recording: --bag FILE, --nuscenes ROOT --version VERSION, or "
+            "--semantickitti ROOT"
+        )
+    return sources

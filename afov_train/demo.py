@@ -60,7 +60,7 @@ def main(demo: Demo) -> None:
 
     with timed(f"afov-train --bag {drive} --test.bag {test}"):
         config = TrainConfig(
-            recording=Recording(bag=drive), test=Recording(bag=test), runs=demo.out / "runs"
+            recording=Recording(bag=(drive,)), test=Recording(bag=(test,)), runs=demo.out / "runs"
         )
         config = replace(
             config,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ class Evaluation:
 
 
 def evaluate(
-    source: Source,
+    sources: Sequence[Source],
     student: Student,
     teacher: Teacher | None = None,
     config: TeachConfig | None = None,
@@ -129,7 +130,7 @@ def evaluate(
     """The student on all points, on those cameras see and on those they do not; AFI; its teacher.
 
     Args:
-        source: opened with truth.
+        sources: opened with truth.
         teacher: judged on the points that cameras see, with `config`, where there is one.
         predictions: a folder for `<token>_lidarseg.bin`, (N,) uint8, one per sweep with truth.
 
@@ -143,7 +144,7 @@ def evaluate(
     sweeps = 0
     if predictions is not None:
         predictions.mkdir(parents=True, exist_ok=True)
-    for frame in track(source, "evaluate", len(source)):
+    for frame in track(chain(*sources), "evaluate", sum(map(len, sources))):
         if frame.truth is None:
             continue
         sweeps += 1
@@ -171,7 +172,8 @@ def evaluate(
             name = f"{near:g}-{far:g} m" if np.isfinite(far) else f"{near:g}- m"
             rings.add(name, truth, predicted, inside)
     if not sweeps:
-        raise InputError(f"{source.name}: no frame has ground truth, so nothing can be evaluated")
+        named = ", ".join(source.name for source in sources)
+        raise InputError(f"{named}: no frame has ground truth, so nothing can be evaluated")
     return Evaluation(vocabulary, tally.matrices, sweeps, rings.matrices, tuple(worst))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from afov import pictures
 from afov.errors import InputError
-from afov_train.config import TrainConfig, open_recording
+from afov_train.config import TrainConfig, open_recordings
 
 
 def inspect(config: TrainConfig) -> Path:
@@ -16,16 +16,16 @@ def inspect(config: TrainConfig) -> Path:
         The picture.
     """
     recording = config.recording
-    if recording.bag is not None:
+    if recording.bag:
         from afov.sources.bags import BagTopics
         from afov.sources.inspect import inspect_bag
 
         topics = BagTopics(cloud=recording.cloud_topic, images=recording.image_topics)
-        summary = inspect_bag(recording.bag, topics, extrinsics=recording.extrinsics)
+        summary = inspect_bag(recording.bag[0], topics, extrinsics=recording.extrinsics)
         print(summary)
         frame = summary.frame
     else:
-        source = open_recording(recording)
+        source = open_recordings(recording)[0]
         print(f"{source.name}: {len(source)} frames")
         frame = next(iter(source), None)
     if frame is None or not frame.images:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from afov.sources.nuscenes import NuScenesSource
 from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
-from afov_train.config import FinetuneConfig, Recording, TrainConfig, open_recording
+from afov_train.config import FinetuneConfig, Recording, TrainConfig, open_recordings
 from afov_train.distill import closed_bank, distill
 from afov_train.evaluate import Evaluation, evaluate
 from afov_train.export import export_student
@@ -47,20 +48,20 @@ def train(config: TrainConfig) -> Path:
     Returns:
         The run folder; the model lies in its `model/`.
     """
-    source = open_recording(config.recording)
+    sources = open_recordings(config.recording)
     vocabulary = Vocabulary.load(config.vocabulary)
-    check_inputs(source, config.network.inputs)
+    check_inputs(sources, config.network.inputs)
     run = open_run(config)
     torch.manual_seed(config.distill.seed)
     if (
         config.teacher.model == EMBEDDED
         and config.teacher.imported is None
-        and not simulated(source)
+        and not all(map(simulated, sources))
     ):
         print(STRANGER, file=sys.stderr)
 
     teacher = build_teacher(config.teacher, vocabulary, run / "teacher")
-    taught = teach(source, teacher, config.teach, run / "teach")
+    taught = [f for s in sources for f in teach(s, teacher, config.teach, run / "teach")]
     bank = teacher.text_bank
     network = build_network(config.network, bank.embeddings.shape[1])
     if config.pretrain.steps or config.pretrain.epochs:
@@ -77,7 +78,7 @@ def train(config: TrainConfig) -> Path:
         grid=config.grid,
         text_bank=bank,
         temperature=config.distill.temperature,
-        provenance={"recording": source.name, "teacher": teacher.key, **versions()},
+        provenance={"recording": names(sources), "teacher": teacher.key, **versions()},
         sweep=TaughtSweep.load(taught[0]).sweep,
         folder=run / "model",
     )
@@ -97,11 +98,15 @@ def finetune(config: FinetuneConfig) -> Path:
     Returns:
         The run folder; the model lies in its `model/`.
     """
-    source = open_recording(config.recording, truth=True)
+    sources = open_recordings(config.recording, truth=True)
     vocabulary = Vocabulary.load(config.vocabulary)
-    check_inputs(source, config.network.inputs)
+    check_inputs(sources, config.network.inputs)
     run = open_run(config)
-    labels = supervised_sweeps(source, vocabulary, config.fraction, run / "labels")
+    labels = [
+        file
+        for i, source in enumerate(sources)
+        for file in supervised_sweeps(source, vocabulary, config.fraction, run / f"labels/{i}")
+    ]
     torch.manual_seed(config.training.seed)
     bank = closed_bank(vocabulary)
     network = build_network(config.network, bank.embeddings.shape[1])
@@ -114,11 +119,11 @@ def finetune(config: FinetuneConfig) -> Path:
         grid=config.grid,
         text_bank=bank,
         temperature=config.training.temperature,
-        provenance={"recording": source.name, "labels": len(labels), **versions()},
+        provenance={"recording": names(sources), "labels": len(labels), **versions()},
         sweep=TaughtSweep.load(labels[0]).sweep,
         folder=run / "model",
     )
-    result = evaluate(test_source(config), Student.open(model))
+    result = evaluate(test_sources(config), Student.open(model))
     print(result)
     result.save(run)
     print(f"report: {write_report(run, result)}")
@@ -146,26 +151,35 @@ def load_trunk(network: UNet, weights: Path) -> None:
     network.load_state_dict(trunk, strict=False)
 
 
-def check_inputs(source: Source, names: tuple[str, ...]) -> None:
-    """Whether the first sweep has what the network is to be told, before a night of teaching.
+def names(sources: Sequence[Source]) -> str:
+    """What the model folder says it was made from."""
+    return ", ".join(source.name for source in sources)
+
+
+def check_inputs(sources: Sequence[Source], fields: tuple[str, ...]) -> None:
+    """Whether the first sweeps have what the network is to be told, before a night of teaching.
 
     Raises:
         InputError: no sweep, or a field is missing.
     """
-    frame = next(iter(source), None)
-    if frame is None:
-        raise InputError(
-            f"{source.name}: no frame could be read; left out: {source.skipped or 'nothing'}"
-        )
-    inputs(frame.sweep, VoxelGrid().voxelize(frame.sweep.xyz), names)
+    for source in sources:
+        frame = next(iter(source), None)
+        if frame is None:
+            raise InputError(
+                f"{source.name}: no frame could be read; left out: {source.skipped or 'nothing'}"
+            )
+        inputs(frame.sweep, VoxelGrid().voxelize(frame.sweep.xyz), fields)
 
 
 def judge(config: TrainConfig, student: Student, teacher: Teacher, run: Path) -> Evaluation:
     """Our table; and for a split of nuScenes the devkit's own result beside it."""
-    source, submission = test_source(config), run / "nuscenes"
-    official = source if isinstance(source, NuScenesSource) and source.split else None
+    sources, submission = test_sources(config), run / "nuscenes"
+    source, *others = sources
+    official = None
+    if isinstance(source, NuScenesSource) and source.official and not others:
+        official = source
     folder = predictions_folder(submission, str(official.split)) if official else None
-    result = evaluate(source, student, teacher, config.teach, folder)
+    result = evaluate(sources, student, teacher, config.teach, folder)
     print(result)
     result.save(run)
     if official:
@@ -183,7 +197,7 @@ def simulated(source: Source) -> bool:
     )
 
 
-def test_source(config: TrainConfig | FinetuneConfig) -> Source:
-    """The recording that evaluation reads, with truth."""
+def test_sources(config: TrainConfig | FinetuneConfig) -> list[Source]:
+    """The recordings that evaluation reads, with truth."""
     named = config.test if config.test != Recording() else config.recording
-    return open_recording(named, truth=True)
+    return open_recordings(named, truth=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from afov.errors import InputError
 from afov.frames import Frame, Source
+from afov.sources.nuscenes import NuScenesSource
 from afov.vocabulary import Vocabulary
 from afov_train.progress import track
 from afov_train.taught import NO_PHRASE, UNKNOWN_POSE, TaughtSweep
@@ -20,6 +21,8 @@ def supervised_sweeps(
     source: Source, vocabulary: Vocabulary, fraction: float, folder: Path
 ) -> list[Path]:
     """Truth as labels, for every n-th frame with truth, n = 1 / fraction (0.01: every 100th).
+
+    Of nuScenes it is every n-th scene, as in the papers.
 
     Args:
         source: opened with truth.
@@ -31,6 +34,8 @@ def supervised_sweeps(
         raise InputError(f"fraction {fraction}: expected more than 0, at most 1")
     folder.mkdir(parents=True, exist_ok=True)
     every, met, files = round(1 / fraction), 0, []
+    if isinstance(source, NuScenesSource):
+        source, every = source.every(every), 1
     for frame in track(source, "labels", len(source)):
         if frame.truth is None:
             continue

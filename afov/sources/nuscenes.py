@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from afov.errors import InputError
 from afov.frames import CameraImage, Frame, Sweep, Truth
 from afov.images import decode_compressed
 from afov.sources.nuscenes_classes import RAW_TO_16
+from afov.sources.nuscenes_splits import with_papers_splits
 from afov.transforms import inverse, matrix_from
 
 LIDAR = "LIDAR_TOP"
@@ -29,7 +31,8 @@ class NuScenesSource:
     Args:
         root: folder that holds `samples/` and the tables' folder.
         version: "v1.0-mini", "v1.0-trainval".
-        split: an official split ("train", "val", "mini_val", ...); all scenes when None.
+        split: an official split ("train", "val", "mini_val", ...), or the papers' train600 and
+            train100; all scenes when None.
         sweeps: the sweeps between keyframes, too; each takes the nearest image of every camera.
         truth: read lidarseg and panoptic labels; keyframes alone have them.
 
@@ -60,14 +63,28 @@ class NuScenesSource:
             raise InputError(f"{self.root / version}: cannot be opened ({error})") from None
         scenes = self.nusc.scene
         if split is not None:
-            splits = create_splits_scenes()
+            splits = with_papers_splits(create_splits_scenes())
             if split not in splits:
                 raise InputError(f"split {split!r}: expected one of {', '.join(splits)}")
             scenes = [s for s in scenes if s["name"] in splits[split]]
             if not scenes:
                 raise InputError(f"{self.root}: {version} has no scene of split {split!r}")
         self.scenes = scenes
+        # The devkit's evaluation knows its own splits alone.
+        self.official = split in create_splits_scenes()
         self._skipped: Counter[str] = Counter()
+
+    def every(self, n: int) -> NuScenesSource:
+        """Each n-th scene, beginning with the n-th, as the papers take 1% of the labels.
+
+        Raises:
+            InputError: there are fewer scenes.
+        """
+        if len(self.scenes) < n:
+            raise InputError(f"{self.name}: {len(self.scenes)} scenes, so none is the {n}th")
+        fewer = copy(self)
+        fewer.scenes, fewer.name = self.scenes[n - 1 :: n], f"{self.name}-every-{n}"
+        return fewer
 
     def __len__(self) -> int:
         if not self.sweeps:

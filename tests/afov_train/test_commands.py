@@ -105,8 +105,8 @@ def test_a_probe_moves_the_head_alone_and_fine_tuning_everything(drive, tmp_path
     weights = tmp_path / "a/finetune/network.safetensors"
     begun = ["--weights", str(weights), "--run", str(tmp_path / "b")]
     assert train(["probe", *flags, *few, *begun]) == 0
-    assert len(list((tmp_path / "a/labels").glob("*.npz"))) == 2
-    assert len(list((tmp_path / "b/labels").glob("*.npz"))) == 4
+    assert len(list((tmp_path / "a/labels/0").glob("*.npz"))) == 2
+    assert len(list((tmp_path / "b/labels/0").glob("*.npz"))) == 4
     a, b = (load_file(tmp_path / run / "finetune/network.safetensors") for run in "ab")
     moved = {name for name in a if not np.array_equal(a[name], b[name])}
     assert moved == {"head.weight", "head.bias"}

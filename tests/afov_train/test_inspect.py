@@ -11,7 +11,7 @@ from tests.afov_train.conftest import copied
 
 
 def test_topics_rates_coverage_and_a_picture(drive, tmp_path, capsys):
-    picture = inspect(TrainConfig(recording=Recording(bag=drive), runs=tmp_path))
+    picture = inspect(TrainConfig(recording=Recording(bag=(drive,)), runs=tmp_path))
     said = capsys.readouterr().out
     for part in ("/lidar_top", "sensor_msgs/msg/PointCloud2", "ego motion  from tf", "intensity"):
         assert part in said
@@ -29,7 +29,7 @@ def test_a_camera_without_calibration_is_named(drive, tmp_path, capsys):
         tmp_path / "less.mcap",
         lambda topic, data: None if topic == "/cam_back/camera_info" else data,
     )
-    inspect(TrainConfig(recording=Recording(bag=bag), runs=tmp_path))
+    inspect(TrainConfig(recording=Recording(bag=(bag,)), runs=tmp_path))
     said = capsys.readouterr().out
     assert "cam_back" in said.split("image  ")[-1] or "/cam_back" in said
     assert said.count("4 of 4 sweeps") == 5

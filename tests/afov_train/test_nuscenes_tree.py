@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from nuscenes.utils.splits import create_splits_scenes
 
 from afov.errors import InputError
 from afov.metrics import confusion, iou, mean_iou
 from afov.sources.bags import BagSource
 from afov.sources.nuscenes import NuScenesSource
 from afov.sources.nuscenes_classes import RAW_TO_16
+from afov.sources.nuscenes_splits import with_papers_splits
 from afov_train.nuscenes_eval import evaluate_officially, predictions_folder
 from afov_train.simulation.config import SimConfig
 from afov_train.simulation.drive import simulate
@@ -136,3 +138,21 @@ def test_training_never_reads_the_trees_truth(tree, tmp_path):
     reference = open_tree(tree)
     for one, other in zip(training, reference, strict=True):
         assert one.truth is None and np.array_equal(one.sweep.points, other.sweep.points)
+
+
+def test_the_papers_split_parts_the_training_scenes():
+    official = create_splits_scenes()
+    splits = with_papers_splits(official)
+    assert len(splits["train600"]) == 600 and len(splits["train100"]) == 100
+    assert sorted(splits["train600"] + splits["train100"]) == sorted(official["train"])
+    assert {k: splits[k] for k in official} == official
+
+
+def test_a_share_of_the_labels_is_every_nth_scene(tree):
+    source = open_tree(tree)
+    names = [s["name"] for s in source.scenes]
+    assert len(names) == 2
+    assert [s["name"] for s in source.every(2).scenes] == names[1:]
+    assert len(source) == 2 * len(source.every(2)) and source.every(1).scenes == source.scenes
+    with pytest.raises(InputError, match="2 scenes, so none is the 100th"):
+        source.every(100)

@@ -96,3 +96,19 @@ def test_files_come_in_rounds(run):
     sizes = sorted(len(config.grid.voxelize(TaughtSweep.load(f).sweep.xyz)) for f in files)
     for start in (0, 4):
         assert sorted(len(samples[start + i][0]) for i in range(4)) == sizes
+
+
+def test_several_recordings_are_one_training(run, drive, tree, tmp_path, capsys):
+    """Two bags and a tree; the answers that the run already has are not asked for again."""
+    other = tmp_path / "other.mcap"
+    other.write_bytes(drive.read_bytes())
+    flags = ["--bag", str(drive), str(other), "--nuscenes", str(tree), "--run", str(run)]
+    short = ["--teacher.overlap", "0", "--distill.steps", "1", "--test.bag", str(drive), str(other)]
+    assert train([*flags, *short]) == 0
+    said = capsys.readouterr().out
+    for name in ("drive", "other", "nuscenes-v1.0-mini"):
+        assert f"taught 4 sweeps of {name}: " in said
+    assert "IoU in %, 8 sweeps" in said
+    recording = Student.open(run / "model").model.provenance["recording"]
+    assert recording == "drive, other, nuscenes-v1.0-mini"
+    assert len(list((run / "teach").glob("*.npz"))) == 12
