@@ -147,6 +147,11 @@ class PretrainConfig(TrainingConfig):
     text: float = 0.5
     """Weight of point to text."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether TMP is done at all."""
+        return bool(self.steps or self.epochs)
+
 
 @dataclass(frozen=True)
 class DistillConfig(TrainingConfig):
@@ -181,6 +186,9 @@ class TrainConfig:
     """Each run gets a time-stamped folder here; `latest` points to the newest."""
     run: Path | None = None
     """Continue in this run folder: what is already taught is not taught again."""
+    until: Literal["rehearse", "teach", "pretrain", "distill", "evaluate"] = "evaluate"
+    """The last stage to do; --run FOLDER goes on after it. "rehearse" tries them all on two
+    frames, as every run does first."""
     inspect: bool = False
     """Only say what the recording holds, with a picture of its first sweep on its images."""
 

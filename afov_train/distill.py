@@ -52,7 +52,7 @@ class Distillation(Stage):
     def __init__(
         self, network: nn.Module, text_bank: TextBank, weights: torch.Tensor, config: DistillConfig
     ) -> None:
-        super().__init__(network, config)
+        super().__init__(network, config, text_bank.vocabulary)
         owner = text_bank.vocabulary.phrase_class_id.astype(np.int64)
         labelled = owner > 0
         self.register_buffer("text", torch.from_numpy(text_bank.embeddings))
@@ -82,12 +82,12 @@ class Distillation(Stage):
         known = batch.class_id != IGNORE
         logits = self.class_logits(embeddings[known])
         loss = ce_lovasz(logits, batch.class_id[known], weight=self.weights)
-        self.log("loss", loss, prog_bar=True)
+        self.log("loss", loss, prog_bar=True, sync_dist=True)
         if self.config.tmp and self.config.head == "open":
             image, text = contrast(
                 embeddings, batch, self.text, self.category, self.config.temperature
             )
-            self.log("tmp", (image + text) / 2, prog_bar=True)
+            self.log("tmp", (image + text) / 2, prog_bar=True, sync_dist=True)
             loss = loss + self.config.tmp * (image + text) / 2
         return loss
 

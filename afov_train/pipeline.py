@@ -25,6 +25,8 @@ from afov_train.export import export_student
 from afov_train.network.unet import UNet, build_network
 from afov_train.nuscenes_eval import evaluate_officially, predictions_folder
 from afov_train.pretrain import pretrain
+from afov_train.ranks import on_first, ranks
+from afov_train.rehearsal import rehearse
 from afov_train.report import write_report
 from afov_train.run_folder import open_run, versions
 from afov_train.supervise import supervised_sweeps
@@ -51,8 +53,9 @@ def train(config: TrainConfig) -> Path:
     sources = open_recordings(config.recording)
     vocabulary = Vocabulary.load(config.vocabulary)
     check_inputs(sources, config.network.inputs)
-    run = open_run(config)
-    torch.manual_seed(config.distill.seed)
+    if config.test != Recording():
+        open_recordings(config.test, truth=True)  # better refused now than after the training
+    run = on_first(lambda: open_run(config))
     if (
         config.teacher.model == EMBEDDED
         and config.teacher.imported is None
@@ -61,17 +64,28 @@ def train(config: TrainConfig) -> Path:
         print(STRANGER, file=sys.stderr)
 
     teacher = build_teacher(config.teacher, vocabulary, run / "teacher")
-    taught = [f for s in sources for f in teach(s, teacher, config.teach, run / "teach")]
+    on_first(lambda: rehearse(config, sources, teacher, run))
+    if config.until == "rehearse":
+        return run
+    taught = on_first(
+        lambda: [f for s in sources for f in teach(s, teacher, config.teach, run / "teach")]
+    )
+    if config.until == "teach":
+        return run
     bank = teacher.text_bank
+    torch.manual_seed(config.distill.seed)
     network = build_network(config.network, bank.embeddings.shape[1])
-    if config.pretrain.steps or config.pretrain.epochs:
-        pretrain(
-            network, taught, bank, config.network, config.grid, config.pretrain, run / "pretrain"
-        )
+    data = taught, bank, config.network, config.grid
+    if config.pretrain.wanted:
+        pretrain(network, *data, config.pretrain, run / "pretrain")
+    if config.until == "pretrain":
+        return run
     if config.distill.head == "closed":
         bank = closed_bank(vocabulary)
         network.with_head(bank.embeddings.shape[1])
     distill(network, taught, bank, config.network, config.grid, config.distill, run / "distill")
+    if config.until == "distill" or ranks()[0] > 0:
+        return run
     model = export_student(
         network,
         config=config.network,
@@ -101,18 +115,22 @@ def finetune(config: FinetuneConfig) -> Path:
     sources = open_recordings(config.recording, truth=True)
     vocabulary = Vocabulary.load(config.vocabulary)
     check_inputs(sources, config.network.inputs)
-    run = open_run(config)
-    labels = [
-        file
-        for i, source in enumerate(sources)
-        for file in supervised_sweeps(source, vocabulary, config.fraction, run / f"labels/{i}")
-    ]
+    run = on_first(lambda: open_run(config))
+    labels = on_first(
+        lambda: [
+            file
+            for i, source in enumerate(sources)
+            for file in supervised_sweeps(source, vocabulary, config.fraction, run / f"labels/{i}")
+        ]
+    )
     torch.manual_seed(config.training.seed)
     bank = closed_bank(vocabulary)
     network = build_network(config.network, bank.embeddings.shape[1])
     if config.weights is not None:
         load_trunk(network, config.weights)
     distill(network, labels, bank, config.network, config.grid, config.training, run / "finetune")
+    if ranks()[0] > 0:
+        return run
     model = export_student(
         network,
         config=config.network,

@@ -35,7 +35,7 @@ class Pretraining(Stage):
     config: PretrainConfig
 
     def __init__(self, network: nn.Module, text_bank: TextBank, config: PretrainConfig) -> None:
-        super().__init__(network, config)
+        super().__init__(network, config, text_bank.vocabulary)
         self.register_buffer("text", torch.from_numpy(text_bank.embeddings))
         self.register_buffer("category", categories(text_bank.vocabulary))
 
@@ -43,8 +43,8 @@ class Pretraining(Stage):
         """The weighted sum of both losses."""
         embeddings = self.network(batch.features, batch.coords, int(batch.coords[-1, 0]) + 1)
         image, text = contrast(embeddings, batch, self.text, self.category, self.config.temperature)
-        self.log("image", image, prog_bar=True)
-        self.log("text", text, prog_bar=True)
+        self.log("image", image, prog_bar=True, sync_dist=True)
+        self.log("text", text, prog_bar=True, sync_dist=True)
         return self.config.image * image + self.config.text * text
 
 

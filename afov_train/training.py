@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -23,7 +24,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from afov.errors import InputError
+from afov.vocabulary import Vocabulary
 from afov_train.config import OptimizerConfig, TrainingConfig
+from afov_train.ranks import on_first, ranks
 from afov_train.sweeps import TaughtSweeps, collate
 
 PRECISIONS: dict[str, Any] = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
@@ -47,9 +50,9 @@ class State:
 class Stage(lightning.LightningModule):
     """A loss over the network; a subclass says which one in `training_step`."""
 
-    def __init__(self, network: nn.Module, config: TrainingConfig) -> None:
+    def __init__(self, network: nn.Module, config: TrainingConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
-        self.network, self.config = network, config
+        self.network, self.config, self.vocabulary = network, config, vocabulary
         self.state: State | None = None
         self.sweeps: TaughtSweeps | None = None
         if not config.optimizer.learning_rate:
@@ -166,13 +169,8 @@ def fit(stage: Stage, sweeps: TaughtSweeps, folder: Path, name: str) -> None:
         "start": _fingerprint(stage.network),
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
-    done, weights = folder / "done.json", folder / "network.safetensors"
-    marked = json.loads(done.read_text()) if done.exists() else {}
-    if marked.get("key") != key:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        done.write_text(json.dumps({"key": key}))
-    elif marked.get("finished") and weights.exists():
+    weights = folder / "network.safetensors"
+    if on_first(lambda: _finished_before(folder, key)):
         print(f"{name}: done before with the same sweeps and settings; taken from {weights}")
         stage.network.load_state_dict(load_file(weights))
         stage.network.eval()
@@ -186,11 +184,45 @@ def fit(stage: Stage, sweeps: TaughtSweeps, folder: Path, name: str) -> None:
     if step < config.steps:
         stage.sweeps = replace(sweeps, first=step * config.batch * config.accumulate)
         _run(stage, folder, step)
-    _save_weights(stage.network, weights)
-    done.write_text(json.dumps({"key": key, "finished": True}))
+    on_first(lambda: _finish(stage.network, folder, key))
+    stage.network.eval()
+
+
+def _finished_before(folder: Path, key: str) -> bool:
+    """Whether the folder holds the result; what other sweeps or settings left there is removed."""
+    done = folder / "done.json"
+    marked = json.loads(done.read_text()) if done.exists() else {}
+    if marked.get("key") != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        done.write_text(json.dumps({"key": key}))
+        return False
+    return bool(marked.get("finished")) and (folder / "network.safetensors").exists()
+
+
+def _finish(network: nn.Module, folder: Path, key: str) -> None:
+    _save_weights(network, folder / "network.safetensors")
+    (folder / "done.json").write_text(json.dumps({"key": key, "finished": True}))
     for checkpoint in _checkpoints(folder):
         shutil.rmtree(checkpoint)
-    stage.network.eval()
+
+
+def check(config: TrainingConfig) -> None:
+    """What can be known before the first step.
+
+    Raises:
+        InputError: a precision, a batch or a logger that this machine cannot do.
+    """
+    if config.precision != "32" and not torch.cuda.is_available():
+        raise InputError(f"precision {config.precision}: needs a GPU; on a CPU it is 32")
+    count = ranks()[1]
+    if config.batch % count:
+        raise InputError(
+            f"batch {config.batch}: torchrun started {count} processes, which cannot share it "
+            f"evenly; take a multiple of {count}"
+        )
+    if config.wandb and importlib.util.find_spec("wandb") is None:
+        raise InputError("wandb: not installed; pip install wandb, or leave the flag out")
 
 
 def _run(stage: Stage, folder: Path, step: int) -> None:
@@ -199,9 +231,7 @@ def _run(stage: Stage, folder: Path, step: int) -> None:
 
     _quiet()
     config = stage.config
-    processes = _processes(config.batch)
-    if config.precision != "32" and not torch.cuda.is_available():
-        raise InputError(f"precision {config.precision}: needs a GPU; on a CPU it is 32")
+    check(config)
     loggers: list[Any] = [
         CSVLogger(folder, name="", version=f"from-{step}"),
         TensorBoardLogger(str(folder), name="", version=f"from-{step}"),
@@ -213,8 +243,7 @@ def _run(stage: Stage, folder: Path, step: int) -> None:
     trainer = lightning.Trainer(
         max_epochs=1,  # the samples are counted out for the steps that are left
         accelerator="auto",
-        devices=processes,
-        strategy="ddp_spawn" if processes > 1 else "auto",
+        **_processes(config.batch),
         precision=PRECISIONS[config.precision],
         accumulate_grad_batches=config.accumulate,
         use_distributed_sampler=False,
@@ -228,16 +257,20 @@ def _run(stage: Stage, folder: Path, step: int) -> None:
         trainer.fit(stage)
 
 
-def _processes(batch: int) -> int:
-    """How many processes share a step.
+def _processes(batch: int) -> dict[str, Any]:
+    """Who shares a step: torchrun's processes, else every GPU, else cores.
 
     On CPUs every sweep of a step has a process and its threads to itself: a sparse network's
     products are too small to be shared (batch 2, two cores: 0.57 s a step against 0.93 s).
     """
-    if torch.cuda.is_available():
-        return 1
-    cores = len(os.sched_getaffinity(0))
-    return max(n for n in range(1, batch + 1) if batch % n == 0 and n <= cores)
+    count = ranks()[1]
+    if count > 1:
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        return {"devices": local, "num_nodes": count // local, "strategy": "ddp"}
+    cuda = torch.cuda.is_available()
+    most = torch.cuda.device_count() if cuda else len(os.sched_getaffinity(0))
+    count = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
+    return {"devices": count, "strategy": "ddp_spawn" if count > 1 else "auto"}
 
 
 def _save_weights(network: nn.Module, file: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -85,6 +86,47 @@ def test_without_truth_there_is_a_model_and_no_evaluation(run, drive, tmp_path, 
     assert "not evaluated: r: no frame has ground truth" in said.out
     assert "It cannot know the real\nworld" in said.err
     assert (tmp_path / "runs/latest/model/model.json").is_file()
+
+
+def test_stages_run_one_by_one_and_say_what_is_done_already(drive, run, tmp_path, capsys):
+    """Rehearsed, taught, pre-trained, distilled and judged in five calls, each after the last."""
+    shutil.copytree(run / "teacher", tmp_path / "r/teacher")
+    flags = ["--bag", str(drive), "--run", str(tmp_path / "r"), "--teacher.overlap", "0"]
+    steps = ["--pretrain.steps", "1", "--pretrain.batch", "1", "--distill.steps", "1"]
+    left = {}
+    for until in ("rehearse", "teach", "pretrain", "distill", "evaluate"):
+        assert train([*flags, *steps, "--distill.batch", "1", "--until", until]) == 0
+        left[until] = {f.name for f in (tmp_path / "r").iterdir()}
+        assert "rehearsal: every stage works on two frames" in capsys.readouterr().out
+    assert left["rehearse"] == {"teacher", "config.yaml", "versions.json"}
+    assert left["teach"] - left["rehearse"] == {"teach"}
+    assert left["pretrain"] - left["teach"] == {"pretrain"}
+    assert left["distill"] - left["pretrain"] == {"distill"}
+    assert {"model", "metrics.csv", "report.html"} <= left["evaluate"]
+    weights = {s: (tmp_path / "r" / s / "network.safetensors").stat().st_mtime_ns
+               for s in ("pretrain", "distill")}  # fmt: skip
+    assert train([*flags, *steps, "--distill.batch", "1"]) == 0
+    said = capsys.readouterr().out
+    for stage in weights:
+        assert f"{stage}: done before with the same sweeps and settings" in said
+        assert (tmp_path / "r" / stage / "network.safetensors").stat().st_mtime_ns == weights[stage]
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--distill.precision", "bf16"], "precision bf16: needs a GPU"),
+        (["--distill.wandb"], "wandb: not installed"),
+        (["--test.bag", "no.mcap"], "no.mcap"),
+        (["--distill.temperature", "nan"], "rehearsal: distillation gives a loss of nan"),
+    ],
+)
+def test_what_would_fail_later_fails_before_teaching(drive, run, tmp_path, flags, why, capsys):
+    shutil.copytree(run / "teacher", tmp_path / "r/teacher")
+    usual = ["--bag", str(drive), "--run", str(tmp_path / "r"), "--teacher.overlap", "0"]
+    assert train([*usual, *flags]) == 2
+    assert why in capsys.readouterr().err
+    assert not (tmp_path / "r/teach").exists()
 
 
 def test_files_come_in_rounds(run):

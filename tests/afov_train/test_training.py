@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
 from afov.config import load_yaml
+from afov.errors import InputError
 from afov.sources.bags import BagSource
 from afov.student import Student
 from afov.vocabulary import Vocabulary
@@ -31,7 +32,7 @@ from afov_train.taught import TaughtSweep
 from afov_train.teach import teach
 from afov_train.teachers import build_teacher
 from afov_train.teachers.config import TeacherConfig
-from afov_train.training import build_optimizer
+from afov_train.training import build_optimizer, check
 
 CONFIG = TrainConfig()
 
@@ -235,6 +236,79 @@ def test_a_killed_run_goes_on_bit_for_bit(taught, tmp_path, batch):
     assert len(list((tmp_path / "killed").glob("from-*"))) == 2, "it began anew"
     whole, resumed = (load_file(tmp_path / n / "network.safetensors") for n in ("whole", "killed"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+RANKS = """
+import os, sys
+from pathlib import Path
+import numpy as np
+import torch
+from afov.text_bank import TextBank
+from afov.vocabulary import Vocabulary
+from afov_train import distill
+from afov_train.config import DistillConfig, OptimizerConfig, TrainConfig
+from afov_train.network.unet import build_network
+from afov_train.ranks import on_first, ranks
+
+class Telling(distill.Distillation):
+    def training_step(self, batch, index):
+        loss = super().training_step(batch, index)
+        with open(f"{folder}-losses-{ranks()[0]}", "a") as stream:
+            stream.write(f"{float(loss.detach())}\\n")
+        return loss
+
+if __name__ == "__main__":
+    folder, processes, *files = map(str, sys.argv[1:])
+    assert ranks()[1] == int(processes)
+    assert on_first(lambda: ranks()[0]) == 0
+    distill.Distillation = Telling
+    config = TrainConfig()
+    vocabulary = Vocabulary.load("nuscenes16")
+    text = np.random.default_rng(0).normal(size=(len(vocabulary.phrases), 96))
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    bank = TextBank(vocabulary, text.astype(np.float32))
+    torch.manual_seed(0)
+    network = build_network(config.network, 96)
+    # AdamW's first steps are signs, which rounding turns over.
+    plain = OptimizerConfig(name="sgd", learning_rate=0.02)
+    together = DistillConfig(steps=4, batch=2, optimizer=plain)
+    one_by_one = DistillConfig(steps=4, batch=1, accumulate=2, optimizer=plain)
+    files = [Path(f) for f in files]
+    wanted = together if processes == "2" else one_by_one
+    distill.distill(network, files, bank, config.network, config.grid, wanted, Path(folder))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_give_the_losses_of_one(taught, tmp_path):
+    """Each of two takes every other visit; one process takes both before it makes a step."""
+    script = tmp_path / "ranks.py"
+    script.write_text(RANKS)
+    files = [str(f) for f in taught[1]]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    port = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    subprocess.run([*torchrun, *port, script, tmp_path / "two", "2", *files], check=True)
+    subprocess.run([sys.executable, script, tmp_path / "one", "1", *files], check=True)
+
+    def losses(name):
+        return [float(line) for line in (tmp_path / name).read_text().split()]
+
+    one = losses("one-losses-0")
+    assert len(one) == 8 and len(set(one)) == 8
+    assert np.allclose(one[::2], losses("two-losses-0"), rtol=1e-4)
+    assert np.allclose(one[1::2], losses("two-losses-1"), rtol=1e-4)
+    a, b = (load_file(tmp_path / n / "network.safetensors") for n in ("one", "two"))
+    start = fresh(96).state_dict()
+    for name in dict(fresh(96).named_parameters()):  # running statistics are each process's own
+        assert (a[name] - b[name]).norm() < 0.05 * (a[name] - start[name]).norm(), name
+
+
+def test_a_batch_that_processes_cannot_share_is_refused_before_the_first_step(monkeypatch):
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="batch 4: torchrun started 3 processes"):
+        check(DistillConfig(batch=4))
+    check(DistillConfig(batch=6))
 
 
 def test_what_is_done_is_not_done_again_and_other_settings_are(taught, tmp_path, capsys):
