@@ -23,6 +23,11 @@ class TeacherConfig:
     """A local file of weights instead."""
     scales: tuple[float, ...] = (1.0, 0.5)
     """The image is looked at in these sizes; the answers are averaged."""
+    flip: bool = False
+    """The mirror image is looked at, too."""
+    masks: str | None = None
+    """A Hugging Face segmentation model (facebook/sam-vit-base, a folder, ...) whose masks become
+    the segments; CLIP's features are pooled inside of them (pip install transformers)."""
     overlap: float = 0.25
     """Share of a window that the next one sees again."""
     min_pixels: int = 32

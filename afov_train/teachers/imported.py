@@ -17,11 +17,13 @@ from afov.errors import InputError
 from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
 from afov_train.teachers.config import TeacherConfig
-from afov_train.teachers.segments import Segments
+from afov_train.teachers.detectron2 import PANOPTIC, SEMANTIC, Predictions
+from afov_train.teachers.ensemble import geometric_ensemble
+from afov_train.teachers.segments import Segments, class_scores
 
 
 class ImportedTeacher:
-    """Reads `<folder>/<camera>/<token>.png` and `.npz`, and `<folder>/text_bank.npz`."""
+    """Reads a folder of our own form, or of detectron2's; both with `<folder>/text_bank.npz`."""
 
     def __init__(self, config: TeacherConfig, vocabulary: Vocabulary) -> None:
         assert config.imported is not None
@@ -38,6 +40,10 @@ class ImportedTeacher:
             )
         self.text_bank = TextBank(vocabulary, np.stack([rows[p] for p in vocabulary.phrases]))
         self.index = {p: i for i, p in enumerate(vocabulary.phrases)}
+        owners = [i for i, c in enumerate(vocabulary.classes) for _ in c.phrases]
+        self.owner = np.array(owners, np.int64)
+        written = any((self.folder / name).exists() for name in (PANOPTIC, SEMANTIC))
+        self.predictions = Predictions(self.folder, self.index) if written else None
 
     @cached_property
     def key(self) -> str:
@@ -54,6 +60,8 @@ class ImportedTeacher:
         Raises:
             InputError: a file is missing or does not fit the image, the other or the vocabulary.
         """
+        if self.predictions:
+            return self._predicted(self.predictions, image, camera, token)
         file = self.folder / camera / f"{token}.png"
         described = file.with_suffix(".npz")
         try:
@@ -63,7 +71,9 @@ class ImportedTeacher:
             raise InputError(f"{file}: no readable PNG of segment ids") from None
         if ids.shape != image.shape[:2]:
             raise InputError(f"{file}: {ids.shape}, the image has {image.shape[:2]}")
-        parts = _load(described, ("phrases", "scores", "features"))
+        parts = _load(described, ("phrases", "scores", "features"), ("trained", "clip", "seen"))
+        if {"trained", "clip", "seen"} <= set(parts):
+            parts |= self._ensemble(parts, described)
         count = len(parts["phrases"])
         unknown = [str(p) for p in parts["phrases"] if str(p) not in self.index]
         if unknown:
@@ -80,6 +90,27 @@ class ImportedTeacher:
             _unit_rows(parts["features"], count, f"{described}: features"),
         )
 
+    def _predicted(
+        self, predictions: Predictions, image: np.ndarray, camera: str, token: str
+    ) -> Segments:
+        """detectron2's files hold no features: a segment's is its phrase's, in the same space."""
+        height, width = image.shape[:2]
+        ids, phrase, score = predictions.segments(camera, token, (height, width))
+        feature = self.text_bank.embeddings[phrase]
+        return Segments(ids.astype(np.uint16), phrase, score, feature)
+
+    def _ensemble(self, parts: dict[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
+        """Phrases and scores from two classifiers' probabilities over the text bank's phrases."""
+        count, phrases = len(parts["phrases"]), self.text_bank.vocabulary.phrases
+        each = (count, len(phrases))
+        for name, shape in (("trained", each), ("clip", each), ("seen", each[1:])):
+            if parts[name].shape != shape or not np.isfinite(parts[name].astype(float)).all():
+                raise InputError(f"{file}: {name} {parts[name].shape}, expected {shape}, finite")
+        share = geometric_ensemble(parts["trained"], parts["clip"], parts["seen"].astype(bool))
+        best = share.argmax(1)
+        scores = class_scores(share, best, self.owner)
+        return {"phrases": np.array(phrases)[best], "scores": scores}
+
 
 def _unit_rows(rows: np.ndarray, count: int, where: str) -> np.ndarray:
     """(count, E) float32, each of length 1 (or 0)."""
@@ -89,9 +120,12 @@ def _unit_rows(rows: np.ndarray, count: int, where: str) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 
-def _load(file: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _load(
+    file: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as data:
-            return {name: data[name] for name in names}
+            held = [name for name in optional if name in data]
+            return {name: data[name] for name in (*names, *held)}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         raise InputError(f"{file}: expected an npz with {', '.join(names)}") from None

@@ -1,4 +1,4 @@
-"""A frozen open_clip model as teacher: one segment per phrase, from dense features."""
+"""A frozen open_clip model as teacher: a segment per phrase, or what it sees in given masks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from afov.errors import InputError
 from afov.vocabulary import Vocabulary
 from afov_train.teachers.config import EMBEDDED, TeacherConfig
 from afov_train.teachers.dense import dense_features
-from afov_train.teachers.segments import Segments
+from afov_train.teachers.masks import MaskGenerator, layered, pool
+from afov_train.teachers.segments import Segments, class_scores
 from afov_train.teachers.text import text_bank
 
 SMALL = Path(__file__).parent / "small"
@@ -77,6 +78,7 @@ class OpenClipTeacher:
         self.scale = float(self.model.logit_scale.exp())
         size = self.model.visual.image_size
         self.window = size[0] if isinstance(size, tuple) else size
+        self.masks = MaskGenerator(config.masks, self.device) if config.masks else None
         normalise = next(t for t in self.preprocess.transforms if hasattr(t, "mean"))
         self.mean = torch.tensor(normalise.mean, device=self.device).view(1, 3, 1, 1)
         self.std = torch.tensor(normalise.std, device=self.device).view(1, 3, 1, 1)
@@ -91,8 +93,10 @@ class OpenClipTeacher:
         return digest.hexdigest()[:16]
 
     def segments(self, image: np.ndarray, *, token: str, camera: str) -> Segments:
-        """One segment per phrase that wins anywhere."""
+        """One segment per phrase that wins anywhere, or one per mask."""
         features = self.features(image)
+        if self.masks:
+            return self._in_masks(features, self.masks(image))
         height, width = image.shape[:2]
         cosine = torch.einsum("ehw,pe->phw", features, self.text)
         logits = interpolate(self.scale * cosine[None], (height // 4, width // 4), mode="bilinear")[
@@ -136,6 +140,19 @@ class OpenClipTeacher:
             feature.astype(np.float32),
         )
 
+    def _in_masks(self, features: torch.Tensor, masks: np.ndarray) -> Segments:
+        """Each mask as a segment, by the phrase nearest to its pooled feature."""
+        masks = masks[masks.sum((1, 2)) >= self.config.min_pixels]
+        rows = pool(features, masks)
+        share = (self.scale * rows @ self.text.T).softmax(1).cpu().numpy()
+        phrase = share.argmax(1)
+        return Segments(
+            layered(masks),
+            phrase,
+            class_scores(share, phrase, self.owner).astype(np.float32),
+            rows.cpu().numpy().astype(np.float32),
+        )
+
     @cached_property
     def owner(self) -> np.ndarray:
         """(P,) int64: index of each phrase's class, absorbers told apart."""
@@ -144,10 +161,13 @@ class OpenClipTeacher:
 
     @torch.inference_mode()
     def features(self, image: np.ndarray) -> torch.Tensor:
-        """(E, h, w) unit vectors: the mean over scales, at the first scale's token grid."""
+        """(E, h, w) unit vectors: the mean over scales and flips, at the first scale's grid."""
         whole = torch.from_numpy(image.copy()).to(self.device).permute(2, 0, 1)[None].float() / 255
         whole = (whole - self.mean) / self.std
         maps = [self._at_scale(whole, scale) for scale in self.config.scales]
+        if self.config.flip:
+            mirrored = whole.flip(3)
+            maps += [self._at_scale(mirrored, scale).flip(2) for scale in self.config.scales]
         size = maps[0].shape[1:]
         aligned = [interpolate(m[None], size, mode="bilinear")[0] for m in maps]
         return normalize(torch.stack(aligned).mean(0), dim=0)

@@ -27,6 +27,15 @@ class Segments:
     feature: np.ndarray
 
 
+def class_scores(share: np.ndarray, phrase: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """(S,) the probability of each segment's class: synonyms do not compete.
+
+    Args:
+        share: (S, P) probabilities. phrase: (S,) the chosen ones. owner: (P,) class per phrase.
+    """
+    return np.where(owner[phrase][:, None] == owner, share, 0).sum(1)
+
+
 class Teacher(Protocol):
     """A frozen 2D model."""
 

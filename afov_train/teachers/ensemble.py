@@ -1,0 +1,23 @@
+"""FC-CLIP's geometric ensemble (arXiv 2308.02487, section 3.3): two scores for one segment."""
+
+from __future__ import annotations
+
+import numpy as np
+
+ALPHA, BETA = 0.4, 0.8  # weight of the frozen CLIP, on phrases seen in training and on others
+
+
+def geometric_ensemble(trained: np.ndarray, clip: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Trusts the trained classifier on what it was trained with, and CLIP on the rest.
+
+    Args:
+        trained: (S, P) probabilities of the trained classifier. clip: (S, P), of frozen CLIP.
+        seen: (P,) bool, phrases of classes that the classifier was trained with.
+
+    Returns:
+        (S, P); rows sum to 1.
+    """
+    weight = np.where(seen, ALPHA, BETA)
+    logs = [np.log(np.maximum(p.astype(np.float64), 1e-12)) for p in (trained, clip)]
+    mixed = np.exp(logs[0] * (1 - weight) + logs[1] * weight)
+    return mixed / mixed.sum(1, keepdims=True)
