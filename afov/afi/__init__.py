@@ -25,7 +25,9 @@ def interact(
     if mode == "refined":
         from afov.afi.refined import refine
 
-        return refine(xyz, probabilities)
+        likely = probabilities.copy()
+        likely[np.isfinite(xyz).all(1), 0] = 0  # what has no label says nothing
+        return refine(xyz, likely)
     from afov.afi import paper
 
     finite = np.flatnonzero(np.isfinite(xyz).all(1))

@@ -108,6 +108,15 @@ def test_ground_near_the_vehicle_is_one_plane_and_none_where_there_is_none():
     assert len(near_ground(points[:2])) == 0
 
 
+def test_a_column_of_unlabelled_votes_for_nothing(golden):
+    """Points that are called unlabelled take their surroundings' label, as zero rows do."""
+    labels = golden["labels_in"]
+    said, silent = np.eye(17, dtype=np.float32)[labels], ONE_HOT[labels]
+    assert (labels == 0).any()
+    got = interact("refined", golden["points"], said)
+    assert np.array_equal(got, refine(golden["points"], silent)) and not got[:, 0].any()
+
+
 def judged(golden, labels, out):
     """Shares of noise repaired, of right labels broken, of unlabelled sectors right."""
     clean = golden["labels_clean"]
