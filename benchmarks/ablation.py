@@ -222,21 +222,23 @@ def one_seed(bench: Bench, seed: int) -> None:
             judged = trained(bench, seed, labels, start=begin, config=config, save=save)
             bench.judge(*judged, seed, rows)
 
+    # The ladder first: an interrupted run has at least that.
     once("distillation", "paper", usual, afi=True)
-    once("distillation, as many steps as with TMP", "paper", longer)
+    once("distillation, half as many steps again", "paper", longer)
+    once("distillation + all five", "all", usual, afi=True)
+    once("distillation + all five, half as many steps again", "all", longer, afi=True)
+    once("full supervision", "truth", usual)
+    once("full supervision, half as many steps again", "truth", longer)
     once(
         "TMP, distillation", "paper", usual, lambda: tmp(bench, seed, "paper"),
         save=f"afov-{seed}", afi=True,
     )  # fmt: skip
+    complete = "TMP, distillation + all five"
+    once(complete, "all", usual, lambda: tmp(bench, seed, "all"), afi=True)
     once("distillation, closed head", "paper", replace(usual, head="closed"))
     once("TMP's losses beside distillation", "paper", replace(usual, tmp=0.2))
     for name in SWITCHES:
         once(f"distillation + {name}", name, usual)
-    once("distillation + all five", "all", usual, afi=True)
-    complete = "complete: TMP, distillation + all five"
-    once(complete, "all", usual, lambda: tmp(bench, seed, "all"), afi=True)
-    once("full supervision", "truth", usual)
-    once("full supervision, as many steps as with TMP", "truth", longer)
     starts: dict[str, Callable[[], Path] | None] = {
         "random weights": None,
         "TMP": lambda: tmp(bench, seed, "paper"),
