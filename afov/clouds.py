@@ -82,8 +82,11 @@ def read_points(msg: Any) -> np.ndarray:
     return rows.reshape(-1)
 
 
-def to_sweep(msg: Any) -> Sweep:
+def to_sweep(msg: Any, intensity_scale: float = 1.0) -> Sweep:
     """A PointCloud2 as a sweep: x y z, then intensity, ring and time where it has them.
+
+    Args:
+        intensity_scale: brings the sensor's intensity to 0..255, as `unusual_intensity` asks for.
 
     Raises:
         InputError: the cloud has no x, y or z.
@@ -106,10 +109,29 @@ def to_sweep(msg: Any) -> Sweep:
         for i, source in enumerate(chosen.values()):
             column = points[source]
             columns[:, i] = column if column.ndim == 1 else column[:, 0]
+    if intensity_scale != 1 and "intensity" in chosen:
+        columns[:, list(chosen).index("intensity")] *= np.float32(intensity_scale)
     if "time" in present:
         columns = np.column_stack((columns, points["time"].astype(np.float32)))
         chosen["time"] = "time"
     return Sweep(columns, tuple(chosen), stamp_of(msg.header), msg.header.frame_id)
+
+
+def unusual_intensity(sweep: Sweep) -> str | None:
+    """What to do about an intensity that is not of the order of 0..255; None where it is.
+
+    Networks are told intensity / 255: of 0..1 they would see nothing, of 0..65535 nothing else.
+    """
+    if "intensity" not in sweep.fields:
+        return None
+    values = sweep.points[:, sweep.fields.index("intensity")]
+    values = values[np.isfinite(values)]
+    most = float(values.max(initial=0))
+    if 0 < most <= 1:
+        return f"intensity lies in 0..{most:.3g}, expected 0..255; set intensity_scale to 255"
+    if most > 2000:
+        return f"intensity lies in 0..{most:.0f}, expected 0..255; set intensity_scale below 1"
+    return None
 
 
 def stamp_of(header: Any) -> int:

@@ -94,6 +94,11 @@ class Source(Protocol):
 
     name: str
 
+    @property
+    def key(self) -> str:
+        """Changes with everything that a frame of it depends on, besides its token."""
+        ...
+
     def __iter__(self) -> Iterator[Frame]: ...
 
     def __len__(self) -> int:

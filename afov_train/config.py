@@ -27,6 +27,8 @@ class Recording:
     """The cameras' image topics; all that are found when none is named."""
     extrinsics: Path | None = None
     """YAML with the sensors' mounts, where a bag has no tf."""
+    intensity_scale: float = 1.0
+    """Brings a bag's intensity to 0..255: 255 where the sensor gives 0..1."""
     tolerance: float = 0.1
     """Seconds between a sweep and the image it is paired with, at most."""
     nuscenes: Path | None = None
@@ -256,6 +258,7 @@ def open_recordings(recording: Recording, *, truth: bool = False) -> list[Source
                     truth=truth,
                     tolerance_s=recording.tolerance,
                     every=recording.every,
+                    intensity_scale=recording.intensity_scale,
                 )
             )
     if recording.nuscenes is not None:

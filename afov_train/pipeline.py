@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from afov.clouds import unusual_intensity
 from afov.errors import InputError
 from afov.frames import Source
 from afov.inputs import inputs
@@ -187,6 +188,9 @@ def check_inputs(sources: Sequence[Source], fields: tuple[str, ...]) -> None:
                 f"{source.name}: no frame could be read; left out: {source.skipped or 'nothing'}"
             )
         inputs(frame.sweep, VoxelGrid().voxelize(frame.sweep.xyz), fields)
+        unusual = unusual_intensity(frame.sweep) if "intensity" in fields else None
+        if unusual:
+            print(f"WARNING: {source.name}: {unusual}", file=sys.stderr)
 
 
 def judge(config: TrainConfig, student: Student, teacher: Teacher, run: Path) -> Evaluation:

@@ -25,6 +25,8 @@ class Predict:
     out: Path = Path("labelled.mcap")
     cloud_topic: str | None = None
     """The LiDAR's topic, when the bag has more than one cloud."""
+    intensity_scale: float = 1.0
+    """Brings the sensor's intensity to 0..255, as in training."""
     afi: Mode = "off"
     """Whether geometry corrects the labels: off, refined, or paper."""
     threshold: float = 0.0
@@ -51,7 +53,7 @@ class Predict:
                 try:
                     if message is None:
                         raise InputError("damaged message")
-                    sweep = to_sweep(message)
+                    sweep = to_sweep(message, self.intensity_scale)
                     labels = student.corrected(student.label(sweep), sweep, self.afi)
                 except InputError as error:
                     skipped[str(error)] = skipped.get(str(error), 0) + 1

@@ -66,11 +66,16 @@ def settle_all(
 
 
 def voters(stamps: np.ndarray, i: int, seconds: float) -> np.ndarray:
-    """Which sweeps vote on the i-th: those within `seconds`, evenly thinned out where many are."""
-    near = np.flatnonzero((np.abs(stamps - stamps[i]) <= seconds) & (stamps != stamps[i]))
-    return near[
-        np.unique(np.linspace(0, len(near) - 1, min(len(near), VOTERS)).round().astype(int))
-    ]
+    """Which sweeps vote on the i-th: its neighbours within `seconds`, thinned out where many are.
+
+    Where time jumps back another drive begins, whose poses say nothing about this one.
+    """
+    starts = np.flatnonzero(np.diff(stamps, prepend=np.inf) < 0)
+    drive = np.searchsorted(starts, np.arange(len(stamps)), side="right")
+    apart = np.abs(stamps - stamps[i])
+    near = np.flatnonzero((drive == drive[i]) & (apart <= seconds) & (apart > 0))
+    every = np.linspace(0, len(near) - 1, min(len(near), VOTERS))
+    return near[every.round().astype(int)]
 
 
 def _placed(taught: TaughtSweep) -> bool:

@@ -150,7 +150,7 @@ def teach(source: Source, teacher: Teacher, config: TeachConfig, folder: Path) -
 
 
 def _key(source: Source, teacher: Teacher, config: TeachConfig) -> str:
-    settings = {"source": source.name, "teacher": teacher.key, "form": FORM, **asdict(config)}
+    settings = {"source": source.key, "teacher": teacher.key, "form": FORM, **asdict(config)}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

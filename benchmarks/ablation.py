@@ -87,7 +87,7 @@ class Bench:
         self.rows[row, seed] = [100 * float(f) for f in figures]
         with (self.out / "ablation.csv").open("w", newline="") as stream:
             writer = csv.writer(stream)
-            writer.writerow(["row", "seed", "mIoU", "accuracy", *self.vocabulary.names])
+            writer.writerow(["row", "seed", "mIoU", "accuracy", *self.vocabulary.names[1:]])
             writer.writerows((r, s, *figures) for (r, s), figures in self.rows.items())
         print(f"{row:48s} seed {seed}  mIoU {self.rows[row, seed][0]:.1f}", flush=True)
 

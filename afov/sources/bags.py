@@ -82,6 +82,7 @@ class BagSource:
         truth: bool = False,
         tolerance_s: float = 0.1,
         every: int = 1,
+        intensity_scale: float = 1.0,
     ) -> None:
         self.path = Path(path)
         self.name = self.path.stem
@@ -92,8 +93,16 @@ class BagSource:
         self.truth = truth
         self.tolerance = round(tolerance_s * 1e9)
         self.every = max(every, 1)
+        self.intensity_scale = intensity_scale
         self._extrinsics = extrinsics
         self._skipped: Counter[str] = Counter()
+
+    @property
+    def key(self) -> str:
+        """The bag, its topics, and how they are read."""
+        mounts = self._extrinsics.read_text() if self._extrinsics is not None else ""
+        topics = [self.cloud.name, *(camera.image.name for camera in self.cameras)]
+        return f"{self.name} {topics} {self.tolerance} {self.intensity_scale} {mounts}"
 
     def __len__(self) -> int:
         return -(-self.cloud.count // self.every)
@@ -170,7 +179,7 @@ class BagSource:
 
     def _frame(self, tree: TransformTree, wait: _Buffers, message: Any) -> Frame | None:
         try:
-            sweep = to_sweep(message)
+            sweep = to_sweep(message, self.intensity_scale)
         except InputError as error:
             self._skipped[f"bad cloud ({error})"] += 1
             return None

@@ -74,6 +74,11 @@ class NuScenesSource:
         self.official = split in create_splits_scenes()
         self._skipped: Counter[str] = Counter()
 
+    @property
+    def key(self) -> str:
+        """Tokens are unique among all versions, so that the name says all."""
+        return self.name
+
     def every(self, n: int) -> NuScenesSource:
         """Each n-th scene, beginning with the n-th, as the papers take 1% of the labels.
 

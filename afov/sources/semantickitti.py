@@ -72,6 +72,11 @@ class SemanticKittiSource:
             raise InputError(f"{folder}: no sequence of split {split!r}; there are {found}")
         self._skipped: Counter[str] = Counter()
 
+    @property
+    def key(self) -> str:
+        """Tokens name sequence and sweep."""
+        return self.name
+
     def __len__(self) -> int:
         return sum(len(self._sweeps(s)) for s in self.sequences)
 

@@ -122,3 +122,16 @@ def test_only_a_simulated_recording_is_one_that_the_embedded_teacher_knows(drive
 
     real = copied(drive, tmp_path / "r.mcap", lambda t, d: None if t.startswith("/truth") else d)
     assert simulated(BagSource(drive)) and not simulated(BagSource(real))
+
+
+def test_what_frames_depend_on_is_in_the_sources_key(drive, tmp_path):
+    """Or a run that is taken up would keep the labels of other settings."""
+    mounts = tmp_path / "mounts.yaml"
+    keys = {BagSource(drive).key, BagSource(drive, tolerance_s=0.05).key}
+    keys.add(BagSource(drive, intensity_scale=255.0).key)
+    keys.add(BagSource(drive, BagTopics(images=("/cam_front/image_rect_compressed",))).key)
+    for text in ("frames: []", "frames: [ ]"):
+        mounts.write_text(text)
+        keys.add(BagSource(drive, extrinsics=mounts).key)
+    assert len(keys) == 6
+    assert BagSource(drive, every=2).key == BagSource(drive).key, "the same frames, fewer"

@@ -133,3 +133,6 @@ def test_voters_are_near_in_time_and_few():
     assert voters(stamps, 50, 0.11).tolist() == [48, 49, 51, 52]
     chosen = voters(stamps, 50, 1.0)
     assert len(chosen) == 8 and chosen[0] == 30 and chosen[-1] == 70 and 50 not in chosen
+    # SemanticKITTI's sequences all begin at 0.
+    twice = np.array([0, 0.1, 0.2, 0, 0.1, 0.2])
+    assert voters(twice, 1, 1.0).tolist() == [0, 2] and voters(twice, 4, 1.0).tolist() == [3, 5]
