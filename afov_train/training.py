@@ -165,9 +165,12 @@ def fit(stage: Stage, sweeps: TaughtSweeps, folder: Path, name: str) -> None:
     """
     config = stage.config
     settings = {
-        "training": asdict(config), "stage": name, "sweeps": [f.name for f in sweeps.files],
+        "training": asdict(config),
+        "stage": name,
+        # A settled sweep's settings are in its folder's name.
+        "sweeps": [f"{f.parent.name}/{f.name}" for f in sweeps.files],
         "start": _fingerprint(stage.network),
-    }  # fmt: skip
+    }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
     weights = folder / "network.safetensors"
     if on_first(lambda: _finished_before(folder, key)):

@@ -110,6 +110,9 @@ def test_stages_run_one_by_one_and_say_what_is_done_already(drive, run, tmp_path
     for stage in weights:
         assert f"{stage}: done before with the same sweeps and settings" in said
         assert (tmp_path / "r" / stage / "network.safetensors").stat().st_mtime_ns == weights[stage]
+    for labels in (["--teach.keep", "0.8"], ["--teach.vote", "2"]):
+        assert train([*flags, *steps, "--distill.batch", "1", "--until", "distill", *labels]) == 0
+        assert "done before" not in capsys.readouterr().out, "other labels are another training"
 
 
 @pytest.mark.parametrize(
