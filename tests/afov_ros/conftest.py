@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,22 @@ def node_command(*parameters: str) -> list[str]:
     return [sys.executable, program, "--ros-args", *flags, *remap]
 
 
+@contextmanager
+def running(
+    name: str, *parameters: str, environment: dict[str, str], remap: dict[str, str] | None = None
+) -> Iterator[Any]:
+    """Another node of that name beside the module's own, for one test."""
+    remaps = {"__node": name, **(remap or {})}
+    flags = [flag for old, new in remaps.items() for flag in ("-r", f"{old}:={new}")]
+    process = subprocess.Popen([*node_command(*parameters), *flags], env=environment)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        process.wait(timeout=10)
+
+
 @pytest.fixture(scope="module")
 def node(model: Path, environment: dict[str, str]) -> Iterator[Any]:
     """The node in its own process."""
@@ -163,6 +180,54 @@ class Peer:
             self.publisher.publish(cloud)
             for _ in range(5):
                 self.executor.spin_once(timeout_sec=0.1)
+
+    def call(self, kind: Any, service: str, request: Any = None, seconds: float = 40.0) -> Any:
+        """A service's answer; asked again when the first request met no server."""
+        client = self.ros.create_client(kind, service)
+        until = time.monotonic() + seconds
+        try:
+            while True:
+                future = client.call_async(request or kind.Request())
+                asked = time.monotonic()
+                while not future.done() and time.monotonic() - asked < 10:
+                    assert time.monotonic() < until, f"no answer from {service}"
+                    self.executor.spin_once(timeout_sec=0.1)
+                if future.done():
+                    return future.result()
+        finally:
+            self.ros.destroy_client(client)
+
+    def diagnostics(
+        self, name: str, done: Callable[[Any], bool], cloud: Any = None, seconds: float = 40.0
+    ) -> Any:
+        """The first status of that name that satisfies `done`, while a cloud is streamed."""
+        from diagnostic_msgs.msg import DiagnosticArray
+
+        found: list[Any] = []
+
+        def take(report: Any) -> None:
+            found.extend(s for s in report.status if s.name == name and done(s))
+
+        subscription = self.ros.create_subscription(DiagnosticArray, "/diagnostics", take, 10)
+        try:
+            if cloud is None:
+                self.spin_until(lambda: bool(found), seconds)
+            else:
+                self.stream(cloud, lambda: bool(found), seconds)
+        finally:
+            self.ros.destroy_subscription(subscription)
+        return found[0]
+
+    def listen(self, kind: Any, topic: str, *, latched: bool = False) -> list[Any]:
+        """What comes on a topic from now on."""
+        from rclpy.qos import DurabilityPolicy, QoSProfile
+
+        qos = QoSProfile(depth=10)
+        if latched:
+            qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+        heard: list[Any] = []
+        self.ros.create_subscription(kind, topic, heard.append, qos)
+        return heard
 
     def close(self) -> None:
         import rclpy
