@@ -17,6 +17,7 @@ import pytest
 
 from afov.clouds import point_fields
 from afov.frames import Sweep
+from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
 
 pytest.importorskip("rclpy", reason="needs ROS 2; `make ros` installs it")
@@ -57,11 +58,9 @@ def structured(sweep: Sweep) -> np.ndarray:
     return np.ascontiguousarray(sweep.points).view(dtype).reshape(-1)
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def untrained(folder: Path, text_bank: TextBank, text_tower: Any = None) -> Path:
     """A model folder; its labels are arbitrary, but always the same."""
     torch = pytest.importorskip("torch")
-    from afov.text_bank import TextBank
     from afov.voxels import VoxelGrid
     from afov_train.export import export_student
     from afov_train.network.config import NetworkConfig
@@ -69,19 +68,41 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    vocabulary = Vocabulary.load("nuscenes16")
-    text = np.random.default_rng(0).normal(size=(len(vocabulary.phrases), 16))
-    text /= np.linalg.norm(text, axis=1, keepdims=True)
     return export_student(
-        build_network(NetworkConfig(), 16),
+        build_network(NetworkConfig(), text_bank.embeddings.shape[1]),
         config=NetworkConfig(),
         grid=VoxelGrid("cylindrical"),
-        text_bank=TextBank(vocabulary, text.astype(np.float32)),
+        text_bank=text_bank,
         temperature=0.05,
         provenance={},
         sweep=random_sweep(),
-        folder=tmp_path_factory.mktemp("afov") / "model",
+        folder=folder,
+        text_tower=text_tower,
     )
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without a text tower, as an imported teacher leaves it."""
+    vocabulary = Vocabulary.load("nuscenes16")
+    text = np.random.default_rng(0).normal(size=(len(vocabulary.phrases), 16))
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    bank = TextBank(vocabulary, text.astype(np.float32))
+    return untrained(tmp_path_factory.mktemp("afov") / "model", bank)
+
+
+@pytest.fixture(scope="session")
+def open_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the embedded teacher's text tower."""
+    pytest.importorskip("open_clip")
+    from afov.text_tower import TextTower
+    from afov_train.teachers.config import TeacherConfig
+    from afov_train.teachers.text_onnx import text_tower
+
+    tower = text_tower(TeacherConfig())
+    assert tower is not None
+    bank = TextTower(tower).text_bank(Vocabulary.load("nuscenes16"))
+    return untrained(tmp_path_factory.mktemp("afov") / "open", bank, tower)
 
 
 @pytest.fixture(scope="session")
@@ -235,6 +256,14 @@ class Peer:
         self.executor.shutdown()
         self.ros.destroy_node()
         rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def talker(environment: dict[str, str]) -> Iterator[Peer]:
+    """Connected to nothing yet."""
+    peer = Peer()
+    yield peer
+    peer.close()
 
 
 @pytest.fixture(scope="module")
