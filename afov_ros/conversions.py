@@ -41,7 +41,8 @@ def chosen_message(message: Any, points: np.ndarray, keep: np.ndarray) -> Any:
     """
     from sensor_msgs.msg import PointCloud2
 
-    chosen = np.ascontiguousarray(points[keep])
+    # As opaque bytes: NumPy leaves the gaps between fields unwritten, whatever memory held.
+    chosen = points.view(np.dtype((np.void, message.point_step)))[keep]
     data = array.array("B")
     data.frombytes(chosen.tobytes())
     result = PointCloud2(

@@ -38,6 +38,7 @@ def statuses(node: Any) -> list[Any]:
         "vocabulary": language.student.vocabulary.name,
         "vocabulary version": str(language.version),
         "memory, MiB": f"{resident_mib():.0f}",
+        **{f"sent {t}": str(n) for t, n in sorted(node.outputs.sent.items()) if "debug" not in t},
         **{f"refused: {why}": str(count) for why, count in health.faults.most_common(5)},
     }
     found = [_status(f"{name}: segmentation", level, text, values)]

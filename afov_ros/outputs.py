@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -62,11 +63,16 @@ class Moment:
 
 
 class Outputs:
-    """The publishers."""
+    """The publishers.
+
+    Attributes:
+        sent: messages by topic.
+    """
 
     def __init__(self, node: Any, settings: Settings, transforms: Transforms) -> None:
         self._node, self._transforms = node, transforms
         self._publishers: dict[str, Any] = {}
+        self.sent: Counter[str] = Counter()
         self._clouds: list[tuple[str, Callable[[Moment], Any]]] = [
             ("~/segmentation", segmentation),
             ("~/visualization", visualization),
@@ -144,6 +150,7 @@ class Outputs:
         """Publishes; what the middleware refuses is warned about."""
         try:
             self._publishers[topic].publish(message)
+            self.sent[topic] += 1
         except Exception as error:  # RCLError: a flooded reliable writer
             self._warn(f"{topic}: not published: {error}")
 

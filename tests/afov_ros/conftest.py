@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from afov.clouds import point_fields
 from afov.frames import Sweep
@@ -121,6 +122,21 @@ def node_command(*parameters: str) -> list[str]:
     flags = [flag for parameter in parameters for flag in ("-p", parameter)]
     remap = ["-r", f"~/input/pointcloud:={CLOUD}"]
     return [sys.executable, program, "--ros-args", *flags, *remap]
+
+
+def transform(
+    parent: str, child: str, turn: Rotation, shift: Any, stamp: tuple[int, int] = (0, 0)
+) -> Any:
+    """A geometry_msgs/TransformStamped."""
+    from geometry_msgs.msg import TransformStamped
+
+    item = TransformStamped(child_frame_id=child)
+    item.header.frame_id = parent
+    item.header.stamp.sec, item.header.stamp.nanosec = stamp
+    q, t = item.transform.rotation, item.transform.translation
+    q.x, q.y, q.z, q.w = (float(v) for v in turn.as_quat())
+    t.x, t.y, t.z = (float(v) for v in shift)
+    return item
 
 
 @contextmanager
