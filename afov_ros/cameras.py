@@ -23,18 +23,22 @@ NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 class CameraInput:
     """One camera. It never waits and nothing waits for it.
 
+    Attributes:
+        newest: stamp (nanoseconds) and bytes of the newest image; None before the first.
+        fault: what was wrong with the last one that someone looked at; "" for nothing.
+
     Args:
-        topic: image topic; one that ends in /compressed is CompressedImage.
+        topic: image topic; one that ends in "compressed" is CompressedImage.
     """
 
     def __init__(self, node: Any, topic: str, group: Any) -> None:
-        self.compressed = topic.endswith("/compressed")
+        self.compressed = topic.endswith("compressed")
         self._kind = CompressedImage if self.compressed else Image
         self.topics = _topics(topic)
         self.name = self.topics.name
         self.fault = ""
         self._node = node
-        self._newest: tuple[int, bytes] | None = None
+        self.newest: tuple[int, bytes] | None = None
         self._info: Any = None
         self._subscriptions = [
             node.create_subscription(
@@ -55,12 +59,12 @@ class CameraInput:
 
     def age(self, stamp: int) -> float | None:
         """Seconds from the newest image to a sweep's stamp (nanoseconds); None without an image."""
-        newest = self._newest
+        newest = self.newest
         return None if newest is None else (stamp - newest[0]) / 1e9
 
     def forget(self) -> None:
         """After time jumped back: the image is of another time."""
-        self._newest = None
+        self.newest = None
 
     def destroy(self) -> None:
         """Listens no longer."""
@@ -68,22 +72,28 @@ class CameraInput:
             self._node.destroy_subscription(subscription)
 
     def image(
-        self, sweep: Sweep, transforms: Transforms, tolerance: float, width: int
+        self,
+        seen: tuple[int, bytes] | None,
+        sweep: Sweep,
+        transforms: Transforms,
+        tolerance: float,
+        width: int,
     ) -> CameraImage:
-        """The newest image, `width` pixels wide, paired with the sweep through tf at both times.
+        """An image, `width` pixels wide, paired with the sweep through tf at both times.
 
         Args:
+            seen: `newest` when the sweep came.
             tolerance: seconds between the two, at most.
 
         Raises:
             InputError: none within the tolerance, or it, its camera_info or its transform is bad.
         """
-        newest, info = self._newest, self._info
-        if newest is None:
+        info = self._info
+        if seen is None:
             raise InputError(f"{self.name}: no image yet on {self.topics.image.name}")
         if info is None:
             raise InputError(f"{self.name}: no camera_info yet on {self.topics.info}")
-        stamp, data = newest
+        stamp, data = seen
         if abs(stamp - sweep.stamp) > tolerance * 1e9:
             raise InputError(f"{self.name}: image {(sweep.stamp - stamp) / 1e9:.2f} s old")
         message = decoded(data, self._kind)
@@ -102,7 +112,8 @@ class CameraInput:
             return False, self.fault or f"no image yet on {self.topics.image.name}"
         if self._info is None:
             return False, f"no camera_info yet on {self.topics.info}"
-        if abs(age) > tolerance:
+        # A younger one is no fault of the camera: the sweep took its time.
+        if age > tolerance:
             return False, f"stale: the newest image is {age:.2f} s from the newest sweep"
         return not self.fault, self.fault or "ok"
 
@@ -111,7 +122,7 @@ class CameraInput:
             stamp = stamp_in(data)
             if stamp == 0:
                 raise InputError("an image without a stamp; it cannot be paired")
-            self._newest = (stamp, data)
+            self.newest = (stamp, data)
         except InputError as error:
             self.fault = str(error)
             self._node.get_logger().warning(f"{self.name}: {error}", throttle_duration_sec=5.0)
@@ -122,5 +133,5 @@ class CameraInput:
 
 
 def _topics(image: str) -> CameraTopics:
-    kind = "CompressedImage" if image.endswith("/compressed") else "Image"
+    kind = "CompressedImage" if image.endswith("compressed") else "Image"
     return CameraTopics.beside(Topic(image, f"sensor_msgs/msg/{kind}", 0))

@@ -42,6 +42,11 @@ class Health:
                 self.dropped += sequence - self._sequence - 1
             self._sequence = sequence
 
+    def drop(self) -> None:
+        """A cloud made room for a newer one."""
+        with self._lock:
+            self.dropped += 1
+
     def finished(self, seconds: float, allowed_ms: float) -> None:
         """A cloud was labelled and published."""
         now = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from typing import Any
 
@@ -31,6 +30,7 @@ from afov_ros.parameters import Settings, declare
 from afov_ros.requests import Requests
 from afov_ros.subscriptions import decoded
 from afov_ros.transforms import Transforms
+from afov_ros.worker import Worker
 
 JUMP_NS = 10**9  # a stamp that lies this far before the last one: a recording began anew
 
@@ -49,11 +49,7 @@ class AfovNode(LifecycleNode):
         self.vocabulary: LiveVocabulary | None = None
         self.latest: Moment | None = None
         self.cameras: list[CameraInput] = []
-        self._sweeping = threading.Lock()
-        self._cloud_group = MutuallyExclusiveCallbackGroup()
         self._side_group = MutuallyExclusiveCallbackGroup()
-        # Requests may take seconds, overlays tenths: neither may keep a cloud waiting.
-        self._redraw = self.create_guard_condition(self.draw, MutuallyExclusiveCallbackGroup())
         self.subscription: Any = None
         self._last_stamp = 0
         self.diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -93,16 +89,15 @@ class AfovNode(LifecycleNode):
 
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
         """Begins to listen."""
-        self._last_stamp = 0
-        self.cameras = [
-            CameraInput(self, topic, self._side_group) for topic in self.settings.cameras
-        ]
+        settings, self._last_stamp = self.settings, 0
+        self.cameras = [CameraInput(self, topic, self._side_group) for topic in settings.cameras]
+        self._sweeps, self._drawings = Worker(self.label, settings.queue), Worker(self.draw)
         # Best effort, as sensors publish; of those that wait the oldest is dropped.
-        newest = QoSProfile(depth=self.settings.queue, reliability=ReliabilityPolicy.BEST_EFFORT)
+        newest = QoSProfile(depth=settings.queue, reliability=ReliabilityPolicy.BEST_EFFORT)
         # Raw: rclpy ends a node whose message it cannot decode.
         self.subscription = self.create_subscription(
             PointCloud2, "~/input/pointcloud", self.on_cloud, newest,  # type: ignore[arg-type]
-            callback_group=self._cloud_group, raw=True,
+            callback_group=MutuallyExclusiveCallbackGroup(), raw=True,
         )  # fmt: skip
         self.get_logger().info("active; waiting for clouds")
         return super().on_activate(state)
@@ -113,8 +108,9 @@ class AfovNode(LifecycleNode):
         self.subscription = None
         for camera in self.cameras:
             camera.destroy()
-        with self._sweeping:  # one that has begun is finished first
-            self.cameras, self.latest = [], None
+        self._sweeps.stop()
+        self._drawings.stop()
+        self.cameras, self.latest = [], None
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
@@ -125,45 +121,45 @@ class AfovNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_cloud(self, data: bytes, about: dict[str, Any]) -> None:
-        """Labels one cloud; whatever is wrong with it, the node goes on."""
-        with self._sweeping:
-            vocabulary, settings = self.vocabulary, self.settings
-            if self.subscription is None or vocabulary is None:
-                return
-            began = time.perf_counter()
-            self.health.arrived(about["publication_sequence_number"])
-            try:
-                message = decoded(data, PointCloud2)
-                sweep = to_sweep(message)
-                self._notice_jump(sweep.stamp)
-                decode = time.perf_counter() - began
-                language = vocabulary.current
-                labels = language.student.label(sweep)
-                labels = language.student.corrected(labels, sweep, settings.afi)
-                moment = Moment(message, sweep, labels, language, settings)
-                labelled = time.perf_counter()
-                self.outputs.publish(moment)
-            except InputError as error:
-                self._refuse(str(error))
-                return
-            except Exception as error:  # a vehicle must not lose the node to one message
-                self._refuse(f"{type(error).__name__}: {error}")
-                return
-            total = time.perf_counter() - began
-            self.latest = moment
-            self.health.finished(total, settings.max_allowed_processing_time_ms)
-            publish = total - (labelled - began)
-            parts = {"decode": decode, **labels.seconds, "publish": publish, "total": total}
-            age = (self.get_clock().now().nanoseconds - sweep.stamp) / 1e9
-            self.outputs.measure(parts, age)
-        if self.cameras:
-            self._redraw.trigger()
+        """Takes a cloud in; one that still waited for its turn makes room."""
+        self.health.arrived(about["publication_sequence_number"])
+        if not self._sweeps.put(data):
+            self.health.drop()
 
-    def draw(self) -> None:
-        """The newest sweep on the images; in a thread of its own, behind the clouds."""
-        moment = self.latest
-        if moment is None:
+    def label(self, data: bytes) -> None:
+        """Labels one cloud; whatever is wrong with it, the node goes on."""
+        assert self.vocabulary is not None
+        settings, began = self.settings, time.perf_counter()
+        seen = {camera.name: camera.newest for camera in self.cameras}
+        try:
+            message = decoded(data, PointCloud2)
+            sweep = to_sweep(message)
+            self._notice_jump(sweep.stamp)
+            decode = time.perf_counter() - began
+            language = self.vocabulary.current
+            labels = language.student.label(sweep)
+            labels = language.student.corrected(labels, sweep, settings.afi)
+            moment = Moment(message, sweep, labels, language, settings, seen)
+            labelled = time.perf_counter()
+            self.outputs.publish(moment)
+        except InputError as error:
+            self._refuse(str(error))
             return
+        except Exception as error:  # a vehicle must not lose the node to one message
+            self._refuse(f"{type(error).__name__}: {error}")
+            return
+        total = time.perf_counter() - began
+        self.latest = moment
+        self.health.finished(total, settings.max_allowed_processing_time_ms)
+        parts = {"decode": decode, **labels.seconds, "total": total}
+        parts["publish"] = total - (labelled - began)
+        age = (self.get_clock().now().nanoseconds - sweep.stamp) / 1e9
+        self.outputs.measure(parts, age)
+        if self.cameras:
+            self._drawings.put(moment)
+
+    def draw(self, moment: Moment) -> None:
+        """A labelled sweep on the images that someone looks at, behind the clouds."""
         try:
             self.outputs.draw(moment, self.cameras)
         except Exception as error:

@@ -48,13 +48,18 @@ DEBUG = (
 
 @dataclass(frozen=True)
 class Moment:
-    """One labelled sweep, with all that it was labelled under."""
+    """One labelled sweep, with all that it was labelled under.
+
+    Attributes:
+        seen: each camera's newest image when the sweep came: stamp (nanoseconds) and bytes.
+    """
 
     message: Any
     sweep: Sweep
     labels: Labels
     language: Language
     settings: Settings
+    seen: dict[str, tuple[int, bytes] | None]
 
     @property
     def ids(self) -> np.ndarray:
@@ -120,6 +125,7 @@ class Outputs:
                 continue
             try:
                 image = camera.image(
+                    moment.seen.get(camera.name),
                     moment.sweep,
                     self._transforms,
                     settings.camera_tolerance,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
@@ -59,7 +61,7 @@ class Settings:
     autostart: bool = _parameter(True, "Configure and activate at the start.")
     cameras: tuple[str, ...] = _parameter(
         ("",),
-        "Image topics; those that end in /compressed are CompressedImage. The camera_info lies "
+        "Image topics; those that end in compressed are CompressedImage. The camera_info lies "
         "beside each.",
     )
     camera_tolerance: float = _parameter(
@@ -170,5 +172,17 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def parameter_file() -> str:
+    """Every parameter at its default, with what it means: config/afov.yaml."""
+    made = "# Made by `python -m afov_ros.parameters --yaml`; `ros2 param describe` tells the same."
+    lines = [made, "/**:", "  ros__parameters:"]
+    for one in fields(Settings):
+        if one.name not in ("model", "autostart"):  # the launch file sets them
+            lines.append(f"    # {one.metadata['text']} ({constraints(one.metadata)})")
+            value = list(one.default) if isinstance(one.default, tuple) else one.default
+            lines.append(f"    {one.name}: {json.dumps(value)}")
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
-    print(table(), end="")
+    print(parameter_file() if "--yaml" in sys.argv[1:] else table(), end="")
