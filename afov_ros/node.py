@@ -47,6 +47,8 @@ class AfovNode(LifecycleNode):
         declare(self)
         self.health, self.why_not = Health(), ""
         self.vocabulary: LiveVocabulary | None = None
+        self.outputs: Any = None
+        self.transforms: Any = None
         self.latest: Moment | None = None
         self.cameras: list[CameraInput] = []
         self._side_group = MutuallyExclusiveCallbackGroup()
@@ -74,12 +76,13 @@ class AfovNode(LifecycleNode):
             vocabulary.begin_with(settings.vocabulary)
             warm(vocabulary.current.student)
             self.transforms = Transforms(self, settings.extrinsics, self._side_group)
+            self.outputs = Outputs(self, settings, self.transforms)
         except Exception as error:  # a model may fail in any way; the node must outlive it
+            self._free()
             self.why_not = str(error) if isinstance(error, InputError) else repr(error)
             self.get_logger().error(f"not configured: {self.why_not}")
             return TransitionCallbackReturn.FAILURE
         self.health, self.why_not, self.vocabulary = Health(), "", vocabulary
-        self.outputs = Outputs(self, settings, self.transforms)
         self.outputs.announce(vocabulary.current, settings)
         self.get_logger().info(
             f"labels {len(vocabulary.current.student.vocabulary.labelled)} classes with "
@@ -104,21 +107,21 @@ class AfovNode(LifecycleNode):
 
     def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
         """Listens no longer; the model stays open until cleanup."""
-        self.destroy_subscription(self.subscription)
-        self.subscription = None
-        for camera in self.cameras:
-            camera.destroy()
-        self._sweeps.stop()
-        self._drawings.stop()
-        self.cameras, self.latest = [], None
+        self._silence()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
         """Frees the model."""
-        self.outputs.destroy()
-        self.transforms.destroy()
-        self.vocabulary = None
+        self._free()
         return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
+        """Ends whatever it was doing; also after a transition that failed."""
+        self._silence()
+        self._free()
+        return TransitionCallbackReturn.SUCCESS
+
+    on_error = on_shutdown
 
     def on_cloud(self, data: bytes, about: dict[str, Any]) -> None:
         """Takes a cloud in; one that still waited for its turn makes room."""
@@ -167,9 +170,28 @@ class AfovNode(LifecycleNode):
 
     def report(self) -> None:
         """Diagnostics, once a second."""
-        message = DiagnosticArray(status=statuses(self))
-        message.header.stamp = self.get_clock().now().to_msg()
-        self.diagnostics.publish(message)
+        try:
+            message = DiagnosticArray(status=statuses(self))
+            message.header.stamp = self.get_clock().now().to_msg()
+            self.diagnostics.publish(message)
+        except Exception as error:  # the life cycle may move on meanwhile
+            self.get_logger().warning(f"diagnostics: {error}", throttle_duration_sec=5.0)
+
+    def _silence(self) -> None:
+        if self.subscription is not None:
+            self.destroy_subscription(self.subscription)
+            self._sweeps.stop()
+            self._drawings.stop()
+        for camera in self.cameras:
+            camera.destroy()
+        self.cameras, self.latest, self.subscription = [], None, None
+
+    def _free(self) -> None:
+        self.vocabulary = None
+        for part in (self.outputs, self.transforms):
+            if part is not None:
+                part.destroy()
+        self.outputs = self.transforms = None
 
     def _notice_jump(self, stamp: int) -> None:
         if stamp < self._last_stamp - JUMP_NS:
@@ -181,10 +203,8 @@ class AfovNode(LifecycleNode):
         self._last_stamp = stamp
 
     def _refuse(self, reason: str) -> None:
-        self.health.refuse(reason)
-        self.get_logger().warning(
-            f"cloud refused ({self.health.refused} so far): {reason}", throttle_duration_sec=5.0
-        )
+        if self.health.refuse(reason):
+            self.get_logger().warning(f"cloud refused ({self.health.refused} so far): {reason}")
 
 
 def warm(student: Student) -> None:
@@ -208,9 +228,15 @@ def main(args: list[str] | None = None) -> int:
     try:
         if node.get_parameter("autostart").value:
             node.start()
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        while True:
+            try:
+                executor.spin()
+            except (KeyboardInterrupt, ExternalShutdownException):
+                break
+            except Exception as error:
+                # rclpy raises here what a peer did wrong: a transition that is none, a request
+                # that cannot be decoded.
+                node.get_logger().error(f"{type(error).__name__}: {error}")
     finally:
         # The logger's ROS side is gone after SIGINT; the console is not.
         print(f"afov_node: {node.health.counts}", file=sys.stderr)

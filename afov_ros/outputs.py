@@ -149,8 +149,11 @@ class Outputs:
                 self.send(topic, Float64(data=1e3 * value))
 
     def wanted(self, topic: str) -> bool:
-        """Whether anyone listens."""
-        return bool(self._publishers[topic].get_subscription_count())
+        """Whether anyone listens; nobody does when the node is about to end."""
+        try:
+            return bool(self._publishers[topic].get_subscription_count())
+        except Exception:  # RCLError: the context was shut down under a sweep
+            return False
 
     def send(self, topic: str, message: Any) -> None:
         """Publishes; what the middleware refuses is warned about."""

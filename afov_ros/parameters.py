@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
@@ -101,6 +102,11 @@ class Settings:
             if choices and value not in choices:
                 raise InputError(
                     f"parameter {one.name!r}: expected {', '.join(choices)}, got {value!r}"
+                )
+        for topic in self.cameras:
+            if not re.fullmatch(r"[/~A-Za-z_][\w/]*", topic) or self.cameras.count(topic) > 1:
+                raise InputError(
+                    f"parameter 'cameras': {topic!r} is no topic's name, or stands twice"
                 )
         box = self.ego_box
         if len(box) != 6 or not all(map(math.isfinite, box)):

@@ -95,6 +95,23 @@ def test_without_autostart_it_waits_to_be_told(
         assert transition(ear, "activate", "/patient")
 
 
+def test_a_transition_that_is_none_does_not_end_the_node(ear: Peer, model: Path, node: Any) -> None:
+    from lifecycle_msgs.srv import ChangeState
+
+    client = ear.ros.create_client(ChangeState, "/lasting/change_state")
+    for label in ("activate", "configure", "fly"):
+        request = ChangeState.Request()
+        request.transition.label = label
+        future = client.call_async(request)
+        until = time.monotonic() + 1.0
+        while not future.done() and time.monotonic() < until:
+            ear.executor.spin_once(timeout_sec=0.1)
+        assert not future.done() or not future.result().success
+    ear.ros.destroy_client(client)
+    assert state(ear) == "active" and node.poll() is None
+    still_right(ear, model)
+
+
 def test_time_that_jumps_back_is_noticed_and_harmless(ear: Peer, model: Path) -> None:
     later, earlier = (message(structured(SWEEP), stamp=(s, 0)) for s in (5000, 4000))
     ear.stream(later, lambda: any(c.header.stamp.sec == 5000 for c in ear.clouds))
