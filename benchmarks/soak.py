@@ -156,6 +156,9 @@ class Listener:
         slope = np.polyfit(when[half] / 60, mib[half], 1)[0]
         print(f"memory {mib[0]:.0f} MiB at first, {mib.max():.0f} at most, {mib[-1]:.0f} at last; "
               f"grows by {slope:+.2f} MiB a minute (second half)")  # fmt: skip
+        print(
+            "MiB by 30 s:", *(f"{mib[when >= t][0]:.0f}" for t in np.arange(when[0], when[-1], 30))
+        )
         print("diagnostics, seconds by level (0 ok, 1 warning, 2 error):", dict(self.levels))
 
 
