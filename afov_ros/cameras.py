@@ -36,7 +36,7 @@ class CameraInput:
         self._kind = CompressedImage if self.compressed else Image
         self.topics = _topics(topic)
         self.name = self.topics.name
-        self.fault = ""
+        self.fault = self._bad_input = ""
         self._node = node
         self.newest: tuple[int, bytes] | None = None
         self._info: Any = None
@@ -109,23 +109,24 @@ class CameraInput:
         """Whether all is well at a sweep's stamp, and what to tell."""
         age = self.age(stamp)
         if age is None:
-            return False, self.fault or f"no image yet on {self.topics.image.name}"
+            return False, self._bad_input or f"no image yet on {self.topics.image.name}"
         if self._info is None:
             return False, f"no camera_info yet on {self.topics.info}"
         # A younger one is no fault of the camera: the sweep took its time.
         if age > tolerance:
             return False, f"stale: the newest image is {age:.2f} s from the newest sweep"
-        return not self.fault, self.fault or "ok"
+        fault = self._bad_input or self.fault
+        return not fault, fault or "ok"
 
     def _take(self, data: bytes) -> None:
         try:
             stamp = stamp_in(data)
             if stamp == 0:
                 raise InputError("an image without a stamp; it cannot be paired")
-            self.newest = (stamp, data)
+            self.newest, self._bad_input = (stamp, data), ""
         except InputError as error:
-            self.fault = str(error)
-            self._node.get_logger().warning(f"{self.name}: {error}", throttle_duration_sec=5.0)
+            self._bad_input = str(error)
+            self._node.warn(f"{self.name}: {error}")
 
     def _take_info(self, message: Any) -> None:
         camera_of(message, self.topics)  # a bad one is warned about and not kept

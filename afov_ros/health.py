@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import Counter, deque
@@ -10,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from afov_ros.throttle import KINDS, kind_of
+
 OK, WARN, ERROR = 0, 1, 2  # levels of diagnostic_msgs/DiagnosticStatus
 WINDOW = 10.0  # seconds that rate and latency are taken over
-QUIET = 5.0  # seconds between two warnings of one kind
-KINDS = 50  # of faults that are told apart
 SEQUENCE_GAP = 100_000  # a larger one is another publisher, not loss
 
 
@@ -24,7 +23,6 @@ class Health:
         self._lock = threading.Lock()
         self.labelled = self.refused = self.dropped = self.jumps = 0
         self.faults: Counter[str] = Counter()
-        self._told: dict[str, float] = {}
         self.milliseconds = 0.0
         self._recent: deque[tuple[float, float]] = deque()
         self._slow = self._new_faults = 0
@@ -67,21 +65,14 @@ class Health:
                 # Until one is in time, lateness counts from the first.
                 self._last_in_time = self._last_in_time or now
 
-    def refuse(self, reason: str) -> bool:
-        """A cloud could not be labelled; whether that is worth telling: the first of its kind, or
-        the first for a while."""
-        kind, now = re.sub(r"'[^']*'|\d+", "…", reason)[:80], time.monotonic()
+    def refuse(self, reason: str) -> None:
+        """A cloud could not be labelled."""
+        kind = kind_of(reason)
         with self._lock:
-            if kind not in self.faults and len(self.faults) >= KINDS:
-                kind = "others"
             self.refused += 1
             self._new_faults += 1
             self._reason = reason
-            self.faults[kind] += 1
-            tell = now - self._told.get(kind, -QUIET) >= QUIET
-            if tell:
-                self._told[kind] = now
-            return tell
+            self.faults[kind if kind in self.faults or len(self.faults) < KINDS else "others"] += 1
 
     @property
     def counts(self) -> str:

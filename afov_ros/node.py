@@ -29,6 +29,7 @@ from afov_ros.outputs import Moment, Outputs
 from afov_ros.parameters import Settings, declare
 from afov_ros.requests import Requests
 from afov_ros.subscriptions import decoded
+from afov_ros.throttle import Throttle
 from afov_ros.transforms import Transforms
 from afov_ros.worker import Worker
 
@@ -53,7 +54,7 @@ class AfovNode(LifecycleNode):
         self.cameras: list[CameraInput] = []
         self._side_group = MutuallyExclusiveCallbackGroup()
         self.subscription: Any = None
-        self._last_stamp = 0
+        self._throttle, self._last_stamp = Throttle(), 0
         self.diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Steady: a simulated clock may stand still or jump back.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -166,7 +167,7 @@ class AfovNode(LifecycleNode):
         try:
             self.outputs.draw(moment, self.cameras)
         except Exception as error:
-            self.get_logger().warning(f"overlay: {error}", throttle_duration_sec=5.0)
+            self.warn(f"overlay: {error}")
 
     def report(self) -> None:
         """Diagnostics, once a second."""
@@ -175,7 +176,12 @@ class AfovNode(LifecycleNode):
             message.header.stamp = self.get_clock().now().to_msg()
             self.diagnostics.publish(message)
         except Exception as error:  # the life cycle may move on meanwhile
-            self.get_logger().warning(f"diagnostics: {error}", throttle_duration_sec=5.0)
+            self.warn(f"diagnostics: {error}")
+
+    def warn(self, text: str) -> None:
+        """Logs a warning, unless one of its kind was logged a moment ago."""
+        if self._throttle.worth_telling(text):
+            self.get_logger().warning(text)
 
     def _silence(self) -> None:
         if self.subscription is not None:
@@ -203,8 +209,8 @@ class AfovNode(LifecycleNode):
         self._last_stamp = stamp
 
     def _refuse(self, reason: str) -> None:
-        if self.health.refuse(reason):
-            self.get_logger().warning(f"cloud refused ({self.health.refused} so far): {reason}")
+        self.health.refuse(reason)
+        self.warn(f"cloud refused ({self.health.refused} so far): {reason}")
 
 
 def warm(student: Student) -> None:

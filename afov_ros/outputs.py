@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class Moment:
     settings: Settings
     seen: dict[str, tuple[int, bytes] | None]
 
-    @property
+    @cached_property
     def ids(self) -> np.ndarray:
         """(N,) uint8, 255 = unknown."""
         return published_ids(self.labels, self.settings.threshold)
@@ -104,7 +105,7 @@ class Outputs:
                 try:
                     self.send(topic, make(moment))
                 except InputError as error:
-                    self._warn(f"{topic}: {error}")
+                    self._node.warn(f"{topic}: {error}")
         self._refresh_legend(moment)
 
     def announce(self, language: Language, settings: Settings) -> None:
@@ -122,6 +123,7 @@ class Outputs:
         for camera in cameras:
             topic = f"~/overlay/{camera.name}"
             if not self.wanted(topic):
+                camera.fault = ""
                 continue
             try:
                 image = camera.image(
@@ -133,7 +135,7 @@ class Outputs:
                 )
             except InputError as error:
                 camera.fault = str(error)
-                self._warn(str(error))
+                self._node.warn(str(error))
             else:
                 camera.fault = ""
                 picture = overlay(image, moment.sweep.xyz, palette[moment.ids], radius=1)
@@ -161,7 +163,7 @@ class Outputs:
             self._publishers[topic].publish(message)
             self.sent[topic] += 1
         except Exception as error:  # RCLError: a flooded reliable writer
-            self._warn(f"{topic}: not published: {error}")
+            self._node.warn(f"{topic}: not published: {error}")
 
     def destroy(self) -> None:
         """Publishes no longer."""
@@ -208,9 +210,6 @@ class Outputs:
             )
         else:
             self._publisher(topic, kind, LATCHED)
-
-    def _warn(self, text: str) -> None:
-        self._node.get_logger().warning(text, throttle_duration_sec=5.0)
 
 
 def segmentation(moment: Moment) -> Any:

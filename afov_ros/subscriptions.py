@@ -36,7 +36,7 @@ def subscribe(
         try:
             take(decoded(data, kind))
         except Exception as error:  # a vehicle must not lose the node to one message
-            node.get_logger().warning(f"{topic}: {error}", throttle_duration_sec=5.0)
+            node.warn(f"{topic}: {error}")
 
     return node.create_subscription(kind, topic, guarded, qos, callback_group=group, raw=True)
 

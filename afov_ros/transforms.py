@@ -97,7 +97,7 @@ class Transforms:
                     try:
                         stamp = add_transforms(self._tree, [transform], static, topic)
                     except InputError as error:
-                        self._node.get_logger().warning(f"{error}", throttle_duration_sec=5.0)
+                        self._node.warn(str(error))
                     else:
                         self._newest = max(self._newest, stamp)
                 if not static:

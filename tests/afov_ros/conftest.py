@@ -218,7 +218,7 @@ class Peer:
             for _ in range(5):
                 self.executor.spin_once(timeout_sec=0.1)
 
-    def call(self, kind: Any, service: str, request: Any = None, seconds: float = 40.0) -> Any:
+    def call(self, kind: Any, service: str, request: Any = None, seconds: float = 60.0) -> Any:
         """A service's answer; asked again when the first request met no server."""
         client = self.ros.create_client(kind, service)
         until = time.monotonic() + seconds
@@ -226,7 +226,7 @@ class Peer:
             while True:
                 future = client.call_async(request or kind.Request())
                 asked = time.monotonic()
-                while not future.done() and time.monotonic() - asked < 10:
+                while not future.done() and time.monotonic() - asked < 20:
                     assert time.monotonic() < until, f"no answer from {service}"
                     self.executor.spin_once(timeout_sec=0.1)
                 if future.done():

@@ -204,7 +204,8 @@ def test_what_cannot_be_configured_leaves_the_node_unconfigured_with_the_reason(
             shutil.copy(model / "student.onnx", copy / "student.onnx")
             request = ChangeState.Request()
             request.transition.label = "configure"
-            assert peer.call(ChangeState, "/broken/change_state", request).success
+            peer.call(ChangeState, "/broken/change_state", request)
+            assert peer.call(GetState, "/broken/get_state").current_state.label == "inactive"
         assert node.poll() is None
 
 
