@@ -150,6 +150,7 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(raw[: rng.integers(len(raw))] if rng.random() < 0.2 else raw)
 
 
+@pytest.mark.slow
 def test_garbage_is_refused_and_a_good_sweep_labelled_after_it(
     ear: Peer, model: Path, node: Any
 ) -> None:

@@ -102,6 +102,7 @@ def test_a_new_vocabulary_labels_the_next_sweep(ear: Peer, open_model: Path) -> 
     assert [c.id for c in latched.classes] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_no_cloud_mixes_two_under_a_hundred_changes(ear: Peer, open_model: Path) -> None:
     from afov_ros.conversions import vocabulary_message
     from afov_ros.srv import SetVocabulary
