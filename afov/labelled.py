@@ -1,22 +1,27 @@
-"""A labelled cloud: what the node publishes and `afov-predict` writes."""
+"""Labelled clouds: what the node publishes and `afov-predict` writes."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from afov.frames import Sweep
-from afov.student import Labels
+from afov.student import Labels, at_points
+from afov.transforms import transform_points
 from afov.vocabulary import UNLABELLED, Vocabulary
 
 UNKNOWN = 255
-# Autoware's names; rgb as RViz wants it, 0x00RRGGBB in a float's bits.
+# Autoware's names; rgb as RViz wants it, 0x00RRGGBB in a float's bits. The vocabulary's version
+# lies where alignment left two bytes empty.
 POINT = np.dtype(
     [
         ("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"),
-        ("class_id", "u1"), ("probability", "<f4"), ("rgb", "<f4"),
+        ("class_id", "u1"), ("vocabulary", "<u2"), ("probability", "<f4"), ("rgb", "<f4"),
     ],
     align=True,
 )  # fmt: skip
+VISUAL = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<f4")])
 
 
 def published_ids(labels: Labels, threshold: float) -> np.ndarray:
@@ -26,16 +31,78 @@ def published_ids(labels: Labels, threshold: float) -> np.ndarray:
 
 
 def labelled_points(
-    sweep: Sweep, labels: Labels, vocabulary: Vocabulary, threshold: float
+    sweep: Sweep, labels: Labels, vocabulary: Vocabulary, threshold: float, version: int = 0
 ) -> np.ndarray:
-    """(N,) of dtype `POINT`: every point of the sweep, in its order."""
-    points = np.zeros(len(sweep), POINT)
-    for i, name in enumerate("xyz"):
-        points[name] = sweep.points[:, i]
+    """(N,) of dtype `POINT`: every point of the sweep, in its order.
+
+    Args:
+        version: of the vocabulary; it tells a listener what the ids mean.
+    """
+    points = _placed(sweep, POINT)
     if "intensity" in sweep.fields:
         points["intensity"] = sweep.points[:, sweep.fields.index("intensity")]
     ids = published_ids(labels, threshold)
     points["class_id"], points["probability"] = ids, labels.score
+    points["vocabulary"], points["rgb"] = version, packed_rgb(vocabulary, ids)
+    return points
+
+
+def visual_points(sweep: Sweep, ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """(N,) of dtype `VISUAL`: every point in the colour of its class."""
+    points = _placed(sweep, VISUAL)
+    points["rgb"] = packed_rgb(vocabulary, ids)
+    return points
+
+
+def embedded_points(sweep: Sweep, labels: Labels) -> np.ndarray:
+    """(N,) with x y z and `embedding`, unit rows of CLIP space, zero for points without one."""
+    rows = labels.embedding
+    width = (rows.shape[1],)
+    points = _placed(sweep, np.dtype([(n, "<f4") for n in "xyz"] + [("embedding", "<f4", width)]))
+    points["embedding"] = rows
+    return points
+
+
+def similar_points(
+    sweep: Sweep, labels: Labels, phrase: np.ndarray, threshold: float
+) -> tuple[np.ndarray, float]:
+    """The points that a phrase means, and the highest cosine of any point.
+
+    Args:
+        phrase: (E,) float32, a unit vector in CLIP space.
+
+    Returns:
+        (M,) with x y z and `similarity`, the cosine, where it is at least `threshold`.
+    """
+    cosine = at_points(labels.voxel_embedding @ phrase, labels.inverse)
+    known = labels.inverse >= 0
+    chosen = known & (cosine >= threshold)
+    points = _placed(sweep, np.dtype([(n, "<f4") for n in (*"xyz", "similarity")]))
+    points["similarity"] = cosine
+    return points[chosen], float(cosine[known].max(initial=-1.0))
+
+
+def packed_rgb(vocabulary: Vocabulary, ids: np.ndarray) -> np.ndarray:
+    """(N,) float32: the classes' colours in a float's bits."""
     red, green, blue = vocabulary.palette.astype(np.uint32)[ids].T
-    points["rgb"] = ((red << 16) | (green << 8) | blue).view(np.float32)
+    return ((red << 16) | (green << 8) | blue).view(np.float32)
+
+
+def inside_box(xyz: np.ndarray, box_from_points: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """(N,) bool: whether a point lies in a box of another frame.
+
+    Args:
+        box_from_points: (4, 4), takes the points to the box's frame.
+        box: least x y z, then greatest x y z, metres, in its own frame.
+    """
+    local = transform_points(box_from_points, xyz)
+    with np.errstate(invalid="ignore"):
+        return ((local >= box[:3]) & (local <= box[3:])).all(1)
+
+
+def _placed(sweep: Sweep, dtype: np.dtype) -> np.ndarray:
+    """Points of a dtype, all zero but for x y z."""
+    points = np.zeros(len(sweep), dtype)
+    for i, name in enumerate("xyz"):
+        points[name] = sweep.points[:, i]
     return points

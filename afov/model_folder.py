@@ -20,6 +20,7 @@ from afov.voxels import VoxelGrid
 
 FORMAT = 1
 FILES = ("student.onnx", "student.safetensors", "text_bank.safetensors")
+TOWER_FILES = ("text_tower.onnx", "bpe_merges.txt")
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,28 @@ class ModelFolder:
     provenance: dict[str, Any]
 
 
-def write_model_folder(model: ModelFolder) -> Path:
-    """Writes the folder whole or not at all; an older one stays until the new one is ready."""
+@dataclass(frozen=True)
+class TowerFiles:
+    """A text tower as it lies in the model folder.
+
+    Attributes:
+        onnx: tokens (T, L) int64 to embeddings (T, E) float32, serialised.
+        merges: of the tokenizer, one pair a line.
+        context_length: tokens of a text at most.
+        templates: prompts with {} for the phrase; an embedding is the mean over them.
+    """
+
+    onnx: bytes
+    merges: str
+    context_length: int
+    templates: tuple[str, ...]
+
+
+def write_model_folder(model: ModelFolder, tower: TowerFiles | None = None) -> Path:
+    """Writes the folder whole or not at all; an older one stays until the new one is ready.
+
+    Without a text tower the vocabulary of the folder is the only one that it will ever know.
+    """
     from safetensors.numpy import save_file
 
     partial = model.folder.with_name(model.folder.name + ".part")
@@ -60,6 +81,13 @@ def write_model_folder(model: ModelFolder) -> Path:
     # safetensors writes the memory as it lies, so a view would come back scrambled.
     bank = np.ascontiguousarray(model.text_bank.embeddings, np.float32)
     save_file({"embeddings": bank}, partial / "text_bank.safetensors")
+    files: tuple[str, ...] = FILES
+    about = None
+    if tower is not None:
+        (partial / "text_tower.onnx").write_bytes(tower.onnx)
+        (partial / "bpe_merges.txt").write_bytes(tower.merges.encode())
+        files += TOWER_FILES
+        about = {"context_length": tower.context_length, "templates": list(tower.templates)}
     description = {
         "format": FORMAT,
         "grid": {"kind": model.grid.kind, "size": list(model.grid.size)},
@@ -73,8 +101,9 @@ def write_model_folder(model: ModelFolder) -> Path:
         "embedding": model.text_bank.embeddings.shape[1],
         "temperature": model.temperature,
         "vocabulary": model.text_bank.vocabulary.to_dict(),
+        "text_tower": about,
         "provenance": model.provenance,
-        "sha256": {name: _sha256((partial / name).read_bytes()) for name in FILES},
+        "sha256": {name: _sha256((partial / name).read_bytes()) for name in files},
     }
     (partial / "model.json").write_text(json.dumps(description, indent=1) + "\n")
     older = model.folder.with_name(model.folder.name + ".old")
@@ -96,14 +125,8 @@ def read_model_folder(folder: Path | str) -> ModelFolder:
 
     folder = Path(folder)
     where = folder / "model.json"
+    data = _description(where)
     try:
-        text = where.read_text()
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{where}: not found; expected a model folder of afov-train") from None
-    try:
-        data = json.loads(text)
-        if data["format"] != FORMAT:
-            raise InputError(f"{where}: format {data['format']}, this version reads {FORMAT}")
         content = {name: _checked(folder / name, data["sha256"][name]) for name in FILES}
         size = data["grid"]["size"]
         shape = data["shape"]
@@ -134,6 +157,47 @@ def read_model_folder(folder: Path | str) -> ModelFolder:
     except Exception as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{where}: does not describe a model ({line}); export it again") from None
+
+
+def read_text_tower(folder: Path | str) -> TowerFiles:
+    """The text tower of a model folder, checked; `read_model_folder` leaves it alone.
+
+    Raises:
+        InputError: the folder has none, or a file is missing or was changed.
+    """
+    where = Path(folder) / "model.json"
+    data = _description(where)
+    about = data.get("text_tower")
+    if about is None:
+        raise InputError(
+            f"{folder}: the model has no text tower, so its vocabulary cannot change; afov-train "
+            "exports one with an open_clip teacher and an open head"
+        )
+    try:
+        onnx, merges = (_checked(Path(folder) / f, data["sha256"][f]) for f in TOWER_FILES)
+        context, templates = int(about["context_length"]), tuple(map(str, about["templates"]))
+        return TowerFiles(onnx, merges.decode(), context, templates)
+    except InputError:
+        raise
+    except Exception as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{where}: no text tower ({line}); export the model again") from None
+
+
+def _description(where: Path) -> dict[str, Any]:
+    """The content of model.json, of a format that this version reads."""
+    try:
+        data = json.loads(where.read_text())
+        if data["format"] != FORMAT:
+            raise InputError(f"{where}: format {data['format']}, this version reads {FORMAT}")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{where}: not found; expected a model folder of afov-train") from None
+    except (ValueError, TypeError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{where}: does not describe a model ({line}); export it again") from None
+    return dict(data)
 
 
 def _check(model: ModelFolder) -> None:

@@ -148,6 +148,15 @@ class TransformTree:
                 keep = max(bisect.bisect_right(edge.stamps, stamp) - 1, 0)
                 del edge.stamps[:keep], edge.matrices[:keep]
 
+    def forget_timed(self) -> None:
+        """Drops every timed pose; what holds for all time stays."""
+        self._edges = {child: edge for child, edge in self._edges.items() if edge.static}
+
+    @property
+    def children(self) -> tuple[str, ...]:
+        """Frames that have a parent."""
+        return tuple(self._edges)
+
     @property
     def frames(self) -> tuple[str, ...]:
         """Every frame that was named, sorted."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import colorsys
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -100,6 +101,14 @@ class Vocabulary:
         }
 
     @classmethod
+    def of_phrases(cls, phrases: Sequence[str], name: str = "phrases") -> Vocabulary:
+        """A class for each phrase, named by it, in a colour of its own."""
+        classes = [
+            {"name": phrase, "color": list(distinct_color(i))} for i, phrase in enumerate(phrases)
+        ]
+        return cls.from_dict({"name": name, "classes": classes}, f"vocabulary {name}")
+
+    @classmethod
     def from_dict(cls, data: Any, where: str = "vocabulary") -> Vocabulary:
         """Checks plain data from outside; `where` names its file in errors."""
         if not isinstance(data, Mapping) or not isinstance(data.get("classes"), list):
@@ -128,6 +137,12 @@ class Vocabulary:
             line = str(error).replace("\n", " ")
             raise InputError(f"{name_or_file}: not valid YAML: {line}") from None
         return cls.from_dict(data, str(name_or_file))
+
+
+def distinct_color(index: int) -> tuple[int, int, int]:
+    """Red, green, blue, 0..255: hues a golden angle apart, so that neighbours differ."""
+    r, g, b = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.85, 1 - 0.3 * (index % 2))
+    return round(255 * r), round(255 * g), round(255 * b)
 
 
 _KEYS = ("name", "phrases", "color", "thing", "absorber")

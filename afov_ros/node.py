@@ -4,130 +4,220 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, get_args
+from typing import Any
 
+import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.executors import ExternalShutdownException
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 
-from afov.afi import Mode
 from afov.clouds import to_sweep
 from afov.errors import InputError
-from afov.labelled import labelled_points
+from afov.frames import Sweep
 from afov.student import Student
-from afov_ros.conversions import cloud_message, vocabulary_message
-from afov_ros.msg import Vocabulary
+from afov_ros.cameras import CameraInput
+from afov_ros.diagnostics import statuses
+from afov_ros.health import Health
+from afov_ros.live_vocabulary import LiveVocabulary
+from afov_ros.outputs import Moment, Outputs
+from afov_ros.parameters import Settings, declare
+from afov_ros.requests import Requests
+from afov_ros.subscriptions import decoded
+from afov_ros.throttle import Throttle
+from afov_ros.transforms import Transforms
+from afov_ros.worker import Worker
 
-PARAMETERS: tuple[tuple[str, Any, str], ...] = (
-    ("model", "", "Model folder that afov-train exported."),
-    ("runtime", "auto", "auto, onnxruntime or torch."),
-    ("queue", 1, "Clouds that may wait; 1 keeps the latency of a slow machine low."),
-    ("threshold", 0.0, "Points with a lower probability are published as unknown (255)."),
-    ("afi", "off", "Geometry corrects the labels: off, refined (takes longer) or paper."),
-)
-RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-LATCHED = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
+JUMP_NS = 10**9  # a stamp that lies this far before the last one: a recording began anew
 
 
-class AfovNode(Node):
-    """Labels `~/input/pointcloud`; publishes `~/segmentation` and, latched, `~/vocabulary`.
-
-    Once a second its counts go out on `/diagnostics`.
+class AfovNode(LifecycleNode):
+    """Labels `~/input/pointcloud`; docs/node.md lists topics, services and parameters.
 
     Raises:
-        InputError: the model folder is not named or cannot be opened.
+        rclpy.exceptions.ParameterException: a parameter of another type, or out of its range.
     """
 
     def __init__(self) -> None:
         super().__init__("afov")
-        for name, default, text in PARAMETERS:
-            self.declare_parameter(
-                name, default, ParameterDescriptor(description=text, read_only=True)
-            )
-        model = str(self.get_parameter("model").value)
-        if not model:
-            raise InputError("parameter 'model' is not set; expected a model folder (model:=DIR)")
-        self.student = Student.open(model, self.get_parameter("runtime").value)
-        self.threshold = float(self.get_parameter("threshold").value)
-        self.afi = self.get_parameter("afi").value
-        if self.afi not in get_args(Mode):
-            raise InputError(
-                f"parameter 'afi': expected {', '.join(get_args(Mode))}, got {self.afi!r}"
-            )
-        self.labelled, self.refused, self.reason, self.milliseconds = 0, 0, "", 0.0
-        self.segmentation = self.create_publisher(PointCloud2, "~/segmentation", RELIABLE)
-        self.vocabulary = self.create_publisher(Vocabulary, "~/vocabulary", LATCHED)
-        header = PointCloud2().header
-        header.stamp = self.get_clock().now().to_msg()
-        self.vocabulary.publish(vocabulary_message(self.student.vocabulary, header))
-        # Best effort, as sensors publish; of those that wait the oldest is dropped.
-        depth = int(self.get_parameter("queue").value)
-        newest = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self.create_subscription(PointCloud2, "~/input/pointcloud", self.on_cloud, newest)
-        self.diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
-        self.create_timer(1.0, self.report)
-        self.get_logger().info(
-            f"labels {len(self.student.vocabulary.labelled)} classes with "
-            f"{self.student.runtime.name}; waiting for clouds"
-        )
+        declare(self)
+        self.health, self.why_not = Health(), ""
+        self.vocabulary: LiveVocabulary | None = None
+        self.outputs: Any = None
+        self.transforms: Any = None
+        self.latest: Moment | None = None
+        self.cameras: list[CameraInput] = []
+        self._side_group = MutuallyExclusiveCallbackGroup()
+        self.subscription: Any = None
+        self._throttle, self._last_stamp = Throttle(), 0
+        self.diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # Steady: a simulated clock may stand still or jump back.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self.report, self._side_group, steady)
+        self.requests = Requests(self, MutuallyExclusiveCallbackGroup())
 
-    def on_cloud(self, message: Any) -> None:
-        """Labels one cloud; whatever is wrong with it, the node goes on."""
-        began = time.perf_counter()
+    def start(self) -> None:
+        """Configures and, if that goes well, activates."""
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def on_configure(self, state: Any) -> TransitionCallbackReturn:
+        """Opens and warms the model; a reason why not leaves the node unconfigured."""
         try:
+            self.settings = settings = Settings.read(self)
+            if not settings.model:
+                raise InputError("parameter 'model' is not set; expected a model folder")
+            student = Student.open(settings.model, settings.runtime)  # type: ignore[arg-type]
+            vocabulary = LiveVocabulary(student)
+            vocabulary.begin_with(settings.vocabulary)
+            warm(vocabulary.current.student)
+            self.transforms = Transforms(self, settings.extrinsics, self._side_group)
+            self.outputs = Outputs(self, settings, self.transforms)
+        except Exception as error:  # a model may fail in any way; the node must outlive it
+            self._free()
+            self.why_not = str(error) if isinstance(error, InputError) else repr(error)
+            self.get_logger().error(f"not configured: {self.why_not}")
+            return TransitionCallbackReturn.FAILURE
+        self.health, self.why_not, self.vocabulary = Health(), "", vocabulary
+        self.outputs.announce(vocabulary.current, settings)
+        self.get_logger().info(
+            f"labels {len(vocabulary.current.student.vocabulary.labelled)} classes with "
+            f"{student.runtime.name}"
+        )
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: Any) -> TransitionCallbackReturn:
+        """Begins to listen."""
+        settings, self._last_stamp = self.settings, 0
+        self.cameras = [CameraInput(self, topic, self._side_group) for topic in settings.cameras]
+        self._sweeps, self._drawings = Worker(self.label, settings.queue), Worker(self.draw)
+        # Best effort, as sensors publish; of those that wait the oldest is dropped.
+        newest = QoSProfile(depth=settings.queue, reliability=ReliabilityPolicy.BEST_EFFORT)
+        # Raw: rclpy ends a node whose message it cannot decode.
+        self.subscription = self.create_subscription(
+            PointCloud2, "~/input/pointcloud", self.on_cloud, newest,  # type: ignore[arg-type]
+            callback_group=MutuallyExclusiveCallbackGroup(), raw=True,
+        )  # fmt: skip
+        self.get_logger().info("active; waiting for clouds")
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
+        """Listens no longer; the model stays open until cleanup."""
+        self._silence()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
+        """Frees the model."""
+        self._free()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
+        """Ends whatever it was doing; also after a transition that failed."""
+        self._silence()
+        self._free()
+        return TransitionCallbackReturn.SUCCESS
+
+    on_error = on_shutdown
+
+    def on_cloud(self, data: bytes, about: dict[str, Any]) -> None:
+        """Takes a cloud in; one that still waited for its turn makes room."""
+        self.health.arrived(about["publication_sequence_number"])
+        if not self._sweeps.put(data):
+            self.health.drop()
+
+    def label(self, data: bytes) -> None:
+        """Labels one cloud; whatever is wrong with it, the node goes on."""
+        assert self.vocabulary is not None
+        settings, began = self.settings, time.perf_counter()
+        seen = {camera.name: camera.newest for camera in self.cameras}
+        try:
+            message = decoded(data, PointCloud2)
             sweep = to_sweep(message)
-            labels = self.student.corrected(self.student.label(sweep), sweep, self.afi)
-            points = labelled_points(sweep, labels, self.student.vocabulary, self.threshold)
-            self.segmentation.publish(cloud_message(points, message.header))
+            self._notice_jump(sweep.stamp)
+            decode = time.perf_counter() - began
+            language = self.vocabulary.current
+            labels = language.student.label(sweep)
+            labels = language.student.corrected(labels, sweep, settings.afi)
+            moment = Moment(message, sweep, labels, language, settings, seen)
+            labelled = time.perf_counter()
+            self.outputs.publish(moment)
         except InputError as error:
             self._refuse(str(error))
+            return
         except Exception as error:  # a vehicle must not lose the node to one message
             self._refuse(f"{type(error).__name__}: {error}")
-        else:
-            self.labelled += 1
-            self.milliseconds = (time.perf_counter() - began) * 1e3
-            self.get_logger().info(
-                f"{len(sweep)} points in {self.milliseconds:.0f} ms; {self.counts}",
-                throttle_duration_sec=5.0,
-            )
+            return
+        total = time.perf_counter() - began
+        self.latest = moment
+        self.health.finished(total, settings.max_allowed_processing_time_ms)
+        parts = {"decode": decode, **labels.seconds, "total": total}
+        parts["publish"] = total - (labelled - began)
+        age = (self.get_clock().now().nanoseconds - sweep.stamp) / 1e9
+        self.outputs.measure(parts, age)
+        if self.cameras:
+            self._drawings.put(moment)
 
-    @property
-    def counts(self) -> str:
-        """What became of the clouds so far."""
-        return f"{self.labelled} clouds labelled, {self.refused} refused"
+    def draw(self, moment: Moment) -> None:
+        """A labelled sweep on the images that someone looks at, behind the clouds."""
+        try:
+            self.outputs.draw(moment, self.cameras)
+        except Exception as error:
+            self.warn(f"overlay: {error}")
 
     def report(self) -> None:
-        """A warning when a cloud was refused since the last report."""
-        refused, self.reason = self.reason, ""
-        waiting = "" if self.labelled else "waiting for the first cloud; "
-        status = DiagnosticStatus(
-            name=f"{self.get_fully_qualified_name()}: segmentation",
-            level=DiagnosticStatus.WARN if refused else DiagnosticStatus.OK,
-            message=refused or waiting + self.counts,
-            values=[
-                KeyValue(key="labelled", value=str(self.labelled)),
-                KeyValue(key="refused", value=str(self.refused)),
-                KeyValue(key="last sweep, ms", value=f"{self.milliseconds:.0f}"),
-            ],
-        )
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self.diagnostics.publish(message)
+        """Diagnostics, once a second."""
+        try:
+            message = DiagnosticArray(status=statuses(self))
+            message.header.stamp = self.get_clock().now().to_msg()
+            self.diagnostics.publish(message)
+        except Exception as error:  # the life cycle may move on meanwhile
+            self.warn(f"diagnostics: {error}")
+
+    def warn(self, text: str) -> None:
+        """Logs a warning, unless one of its kind was logged a moment ago."""
+        if self._throttle.worth_telling(text):
+            self.get_logger().warning(text)
+
+    def _silence(self) -> None:
+        if self.subscription is not None:
+            self.destroy_subscription(self.subscription)
+            self._sweeps.stop()
+            self._drawings.stop()
+        for camera in self.cameras:
+            camera.destroy()
+        self.cameras, self.latest, self.subscription = [], None, None
+
+    def _free(self) -> None:
+        self.vocabulary = None
+        for part in (self.outputs, self.transforms):
+            if part is not None:
+                part.destroy()
+        self.outputs = self.transforms = None
+
+    def _notice_jump(self, stamp: int) -> None:
+        if stamp < self._last_stamp - JUMP_NS:
+            self.health.jumps += 1
+            self.transforms.forget_poses()
+            for camera in self.cameras:
+                camera.forget()
+            self.get_logger().info("time jumped back: poses and images of before are forgotten")
+        self._last_stamp = stamp
 
     def _refuse(self, reason: str) -> None:
-        self.refused += 1
-        self.reason = reason
-        self.get_logger().warning(
-            f"cloud refused ({self.refused} so far): {reason}", throttle_duration_sec=5.0
-        )
+        self.health.refuse(reason)
+        self.warn(f"cloud refused ({self.health.refused} so far): {reason}")
+
+
+def warm(student: Student) -> None:
+    """The first sweep would otherwise wait for memory and kernels."""
+    names = ("x", "y", "z", *(n for n in student.model.inputs if n in ("intensity", "ring")))
+    points = np.random.default_rng(0).normal(0, 10, (20000, len(names))).astype(np.float32)
+    student.label(Sweep(points, names, 0, ""))
 
 
 def main(args: list[str] | None = None) -> int:
@@ -135,17 +225,28 @@ def main(args: list[str] | None = None) -> int:
     rclpy.init(args=args)
     try:
         node = AfovNode()
-    except InputError as error:
+    except ParameterException as error:
         print(f"afov_node: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
+    executor = MultiThreadedExecutor(num_threads=4)
+    executor.add_node(node)
     try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        if node.get_parameter("autostart").value:
+            node.start()
+        while True:
+            try:
+                executor.spin()
+            except (KeyboardInterrupt, ExternalShutdownException):
+                break
+            except Exception as error:
+                # rclpy raises here what a peer did wrong: a transition that is none, a request
+                # that cannot be decoded.
+                node.get_logger().error(f"{type(error).__name__}: {error}")
     finally:
         # The logger's ROS side is gone after SIGINT; the console is not.
-        print(f"afov_node: {node.counts}", file=sys.stderr)
+        print(f"afov_node: {node.health.counts}", file=sys.stderr)
+        executor.shutdown(timeout_sec=1.0)
         node.destroy_node()
         rclpy.try_shutdown()
     return 0

@@ -15,9 +15,10 @@ from afov.errors import InputError
 from afov.frames import Sweep
 from afov.inputs import inputs
 from afov.kernel_maps import kernel_maps
-from afov.model_folder import ModelFolder, write_model_folder
+from afov.model_folder import ModelFolder, TowerFiles, write_model_folder
 from afov.runtimes.onnx_runtime import OnnxRuntime
 from afov.text_bank import TextBank
+from afov.text_tower import TextTower
 from afov.unet import Shape, unet
 from afov.voxels import VoxelGrid
 from afov_train.network.config import NetworkConfig
@@ -36,15 +37,18 @@ def export_student(
     provenance: dict[str, Any],
     sweep: Sweep,
     folder: Path,
+    text_tower: TowerFiles | None = None,
 ) -> Path:
     """Writes the model folder.
 
     Args:
         network: trained `UNet`.
         sweep: a real one, on which ONNX Runtime must agree with spconv.
+        text_tower: of the teacher, with which the vocabulary can change on the vehicle.
 
     Raises:
-        InputError: a weight is left over, or the two disagree by more than 1e-4 relative.
+        InputError: a weight is left over, or the two disagree by more than 1e-4 relative, or the
+            text tower does not make the text bank.
     """
     assert isinstance(network, UNet)
     network = network.eval().cpu()
@@ -61,7 +65,9 @@ def export_student(
         provenance,
     )
     check(network, model, sweep)
-    return write_model_folder(model)
+    if text_tower is not None:
+        check_tower(text_tower, text_bank)
+    return write_model_folder(model, text_tower)
 
 
 def folded(network: Any) -> dict[str, np.ndarray]:
@@ -231,5 +237,26 @@ def check(network: UNet, model: ModelFolder, sweep: Sweep) -> float:
         raise InputError(
             f"export: ONNX Runtime and spconv differ by {difference:.1e} relative on a sweep of "
             f"{len(voxels)} voxels, at most {TOLERANCE:.0e} is allowed; nothing was written"
+        )
+    return difference
+
+
+def check_tower(tower: TowerFiles, text_bank: TextBank) -> float:
+    """The largest difference between the bank, which torch made, and what the tower makes of it.
+
+    Raises:
+        InputError: it is above 1e-4.
+    """
+    made = TextTower(tower).embed(text_bank.vocabulary.phrases)
+    if made.shape != text_bank.embeddings.shape:
+        raise InputError(
+            f"export: the text tower is {made.shape[1]} wide, the text bank "
+            f"{text_bank.embeddings.shape[1]}; export without it"
+        )
+    difference = float(np.abs(made - text_bank.embeddings).max())
+    if not difference <= TOLERANCE:
+        raise InputError(
+            f"export: ONNX Runtime and torch embed a phrase {difference:.1e} apart, at most "
+            f"{TOLERANCE:.0e} is allowed; nothing was written"
         )
     return difference

@@ -36,6 +36,7 @@ from afov_train.teach import teach
 from afov_train.teachers import build_teacher
 from afov_train.teachers.config import EMBEDDED
 from afov_train.teachers.segments import Teacher
+from afov_train.teachers.text_onnx import text_tower
 
 STRANGER = f"""
 WARNING: the teacher {EMBEDDED} has only ever seen simulated streets. It cannot know the real
@@ -96,6 +97,7 @@ def train(config: TrainConfig) -> Path:
         provenance={"recording": names(sources), "teacher": teacher.key, **versions()},
         sweep=TaughtSweep.load(taught[0]).sweep,
         folder=run / "model",
+        text_tower=text_tower(config.teacher) if config.distill.head != "closed" else None,
     )
     evaluation = None
     try:

@@ -1,66 +1,89 @@
 """ros2 launch afov_ros afov.launch.py model:=DIR cloud:=/lidar_top"""
 
 from pathlib import Path
+from typing import Any
 
+import yaml
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
-from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+)
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription
 
+SHARE = Path(get_package_share_directory("afov_ros"))
+PROFILE = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 ARGUMENTS = (
     ("model", None, "Model folder that afov-train exported."),
     ("cloud", "/lidar_top", "PointCloud2 topic to label."),
-    ("namespace", "", "Namespace of the node."),
-    ("threshold", "0.0", "Points with a lower probability are published as unknown (255)."),
-    ("afi", "off", "Geometry corrects the labels: off, refined or paper."),
-    ("runtime", "auto", "auto, onnxruntime or torch."),
-    ("use_sim_time", "false", "Take the time from /clock."),
+    ("params", str(SHARE / "config" / "afov.yaml"), "Parameter file; this one lists them all."),
+    ("namespace", "", "Namespace of the node; one for each of several LiDARs."),
+    ("name", "afov", "Name of the node."),
+    ("autostart", "true", "Configure and activate at the start."),
+    ("use_sim_time", "false", "Take the time from /clock; a replayed bag brings it."),
     ("log_level", "info", "debug, info, warn or error."),
-    ("rviz", "false", "Open RViz with the labelled cloud."),
+    ("rviz", "false", "Open RViz with the labelled cloud, the overlays and the legend."),
+    ("bag", "", "Recording to replay into the node, with /clock."),
+    ("loop", "false", "Replay the recording again and again."),
+    ("vocabulary", "", "YAML file or [list, of, phrases]; empty: as in the parameter file."),
+    ("cameras", "", "[list, of] image topics; empty: as in the parameter file."),
+    ("extrinsics", "", "YAML file with mounts; empty: as in the parameter file."),
+    ("threshold", "", "Less probable points are unknown; empty: as in the parameter file."),
+    ("afi", "", "off, refined or paper; empty: as in the parameter file."),
+    ("runtime", "", "auto, onnxruntime or torch; empty: as in the parameter file."),
 )
+# Arguments that stand for parameters, and how their text is read.
+PARAMETERS = {
+    "vocabulary": yaml.safe_load,
+    "cameras": yaml.safe_load,
+    "extrinsics": str,
+    "threshold": float,
+    "afi": str,
+    "runtime": str,
+}
+
+
+def start(context: LaunchContext) -> list[Any]:
+    """The node, and what is asked for beside it."""
+    given = context.launch_configurations
+    on = {name for name, *_ in ARGUMENTS if given[name].lower() in ("true", "1")}
+    parameters = {n: read(given[n]) for n, read in PARAMETERS.items() if given[n]}
+    simulated = {"use_sim_time": "use_sim_time" in on or bool(given["bag"])}
+    parameters |= {"model": given["model"], "autostart": "autostart" in on, **simulated}
+    actions: list[Any] = [
+        Node(
+            package="afov_ros",
+            executable="afov_node",
+            name=given["name"],
+            namespace=given["namespace"],
+            output="screen",
+            arguments=["--ros-args", "--log-level", given["log_level"]],
+            parameters=[given["params"], parameters],
+            remappings=[("~/input/pointcloud", given["cloud"])],
+        )
+    ]
+    if "rviz" in on:
+        view = ["-d", str(SHARE / "rviz" / "afov.rviz")]
+        actions.append(
+            Node(package="rviz2", executable="rviz2", arguments=view, parameters=[simulated])
+        )
+    if given["bag"]:
+        play = ["ros2", "bag", "play", given["bag"], "--clock", "100"]
+        actions.append(ExecuteProcess(cmd=[*play, *(["--loop"] if "loop" in on else [])]))
+    return actions
 
 
 def generate_launch_description() -> LaunchDescription:
     """The node, with the Fast DDS profile that large clouds need."""
-    share = Path(get_package_share_directory("afov_ros"))
-    profile = str(share / "config" / "fastdds.xml")
-    declared = [
-        DeclareLaunchArgument(name, description=text, default_value=value)
-        if value is not None
-        else DeclareLaunchArgument(name, description=text)
-        for name, value, text in ARGUMENTS
-    ]
-    node = Node(
-        package="afov_ros",
-        executable="afov_node",
-        name="afov",
-        namespace=LaunchConfiguration("namespace"),
-        output="screen",
-        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-        parameters=[
-            {
-                "model": LaunchConfiguration("model"),
-                "runtime": LaunchConfiguration("runtime"),
-                "afi": LaunchConfiguration("afi"),
-                "threshold": ParameterValue(LaunchConfiguration("threshold"), value_type=float),
-                "use_sim_time": ParameterValue(
-                    LaunchConfiguration("use_sim_time"), value_type=bool
-                ),
-            }
-        ],
-        remappings=[("~/input/pointcloud", LaunchConfiguration("cloud"))],
-    )
-    viewer = Node(
-        package="rviz2",
-        executable="rviz2",
-        arguments=["-d", str(share / "rviz" / "afov.rviz")],
-        condition=IfCondition(LaunchConfiguration("rviz")),
-    )
-    names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+    profile = str(SHARE / "config" / "fastdds.xml")
     return LaunchDescription(
-        [*declared, *(SetEnvironmentVariable(n, profile) for n in names), node, viewer]
+        [
+            *(DeclareLaunchArgument(n, description=d, default_value=v) for n, v, d in ARGUMENTS),
+            *(SetEnvironmentVariable(name, profile) for name in PROFILE),
+            OpaqueFunction(function=start),
+        ]
     )

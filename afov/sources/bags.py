@@ -41,6 +41,13 @@ class CameraTopics:
     image: Topic
     info: str
 
+    @classmethod
+    def beside(cls, image: Topic) -> CameraTopics:
+        """By ROS's convention: a/b/image_raw[/compressed] has its camera_info at a/b."""
+        parent = image.name.removesuffix("/compressed").rsplit("/", 1)[0]
+        name = parent.strip("/").replace("/", "_").lower() or "camera"
+        return cls(name, image, f"{parent}/camera_info")
+
     @property
     def rectified(self) -> bool:
         """By ROS's convention the topic says so: image_rect, image_rect_color, ..."""
@@ -120,7 +127,7 @@ class BagSource:
             if message is None:
                 self._skipped[f"{topic.name}: damaged message"] += 1
             else:
-                _add_transforms(tree, topic, message)
+                add_transforms(tree, message.transforms, True, topic.name)
         if self._extrinsics is not None:
             add_extrinsics(tree, self._extrinsics)
         return tree
@@ -139,7 +146,7 @@ class BagSource:
                 self._skipped[f"{topic.name}: damaged message"] += 1
                 continue
             if topic.kind == "tf":
-                _add_transforms(tree, topic, message)
+                add_transforms(tree, message.transforms, False, topic.name)
                 continue
             stamp = stamp_of(message.header)
             if topic.name == self.cloud.name:
@@ -275,12 +282,10 @@ def choose_cameras(
     for topic in images.values():
         if named and topic.name not in named:
             continue
-        parent = topic.name.removesuffix("/compressed").rsplit("/", 1)[0]
-        info = f"{parent}/camera_info"
-        if info in infos:
-            name = parent.strip("/").replace("/", "_").lower() or "camera"
+        camera = CameraTopics.beside(topic)
+        if camera.info in infos:
             # One topic per camera: the first by name, unless others are asked for.
-            cameras.setdefault(name, CameraTopics(name, topic, info))
+            cameras.setdefault(camera.name, camera)
     if not cameras:
         raise InputError(
             f"{path}: no camera_info beside {', '.join(images)}; expected <camera>/camera_info"
@@ -303,16 +308,24 @@ def camera_of(info: Any, topics: CameraTopics) -> Camera:
         raise InputError(f"{topics.info}: {error}") from None
 
 
-def _add_transforms(tree: TransformTree, topic: Topic, message: Any) -> None:
-    for item in message.transforms:
+def add_transforms(tree: TransformTree, transforms: Any, static: bool, where: str) -> int:
+    """Adds geometry_msgs/TransformStamped to the tree; the newest stamp among them, nanoseconds.
+
+    Raises:
+        InputError: numbers that are no transform, or a loop of frames.
+    """
+    newest = 0
+    for item in transforms:
         q, t = item.transform.rotation, item.transform.translation
         parent, child = item.header.frame_id, item.child_frame_id
-        where = f"{topic.name}: {parent} -> {child}"
-        pose = matrix_from(np.array([q.x, q.y, q.z, q.w]), np.array([t.x, t.y, t.z]), where)
-        if topic.kind == "tf_static":
+        label = f"{where}: {parent} -> {child}"
+        pose = matrix_from(np.array([q.x, q.y, q.z, q.w]), np.array([t.x, t.y, t.z]), label)
+        if static:
             tree.add_static(parent, child, pose)
         else:
+            newest = max(newest, stamp_of(item.header))
             tree.add(parent, child, stamp_of(item.header), pose)
+    return newest
 
 
 def _truth(message: Any, count: int) -> Truth | None:

@@ -156,3 +156,14 @@ def test_roots_and_motion() -> None:
 def test_a_transform_that_is_none_is_refused(q: list[float], t: list[float]) -> None:
     with pytest.raises(InputError, match="tf a -> b: rotation"):
         matrix_from(np.array(q), np.array(t), "tf a -> b")
+
+
+def test_forgetting_timed_poses_leaves_what_holds_for_all_time() -> None:
+    tree = TransformTree()
+    tree.add_static("base", "lidar", np.eye(4))
+    tree.add("odom", "base", 10**9, np.eye(4))
+    tree.forget_timed()
+    assert tree.children == ("lidar",)
+    assert np.array_equal(tree.lookup("base", "lidar", 5), np.eye(4))
+    with pytest.raises(InputError, match="no frame 'odom'"):
+        tree.lookup("odom", "lidar", 10**9)

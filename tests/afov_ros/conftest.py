@@ -8,14 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from afov.clouds import point_fields
 from afov.frames import Sweep
+from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
 
 pytest.importorskip("rclpy", reason="needs ROS 2; `make ros` installs it")
@@ -56,11 +59,9 @@ def structured(sweep: Sweep) -> np.ndarray:
     return np.ascontiguousarray(sweep.points).view(dtype).reshape(-1)
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def untrained(folder: Path, text_bank: TextBank, text_tower: Any = None) -> Path:
     """A model folder; its labels are arbitrary, but always the same."""
     torch = pytest.importorskip("torch")
-    from afov.text_bank import TextBank
     from afov.voxels import VoxelGrid
     from afov_train.export import export_student
     from afov_train.network.config import NetworkConfig
@@ -68,19 +69,41 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    vocabulary = Vocabulary.load("nuscenes16")
-    text = np.random.default_rng(0).normal(size=(len(vocabulary.phrases), 16))
-    text /= np.linalg.norm(text, axis=1, keepdims=True)
     return export_student(
-        build_network(NetworkConfig(), 16),
+        build_network(NetworkConfig(), text_bank.embeddings.shape[1]),
         config=NetworkConfig(),
         grid=VoxelGrid("cylindrical"),
-        text_bank=TextBank(vocabulary, text.astype(np.float32)),
+        text_bank=text_bank,
         temperature=0.05,
         provenance={},
         sweep=random_sweep(),
-        folder=tmp_path_factory.mktemp("afov") / "model",
+        folder=folder,
+        text_tower=text_tower,
     )
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without a text tower, as an imported teacher leaves it."""
+    vocabulary = Vocabulary.load("nuscenes16")
+    text = np.random.default_rng(0).normal(size=(len(vocabulary.phrases), 16))
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    bank = TextBank(vocabulary, text.astype(np.float32))
+    return untrained(tmp_path_factory.mktemp("afov") / "model", bank)
+
+
+@pytest.fixture(scope="session")
+def open_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the embedded teacher's text tower."""
+    pytest.importorskip("open_clip")
+    from afov.text_tower import TextTower
+    from afov_train.teachers.config import TeacherConfig
+    from afov_train.teachers.text_onnx import text_tower
+
+    tower = text_tower(TeacherConfig())
+    assert tower is not None
+    bank = TextTower(tower).text_bank(Vocabulary.load("nuscenes16"))
+    return untrained(tmp_path_factory.mktemp("afov") / "open", bank, tower)
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +122,37 @@ def node_command(*parameters: str) -> list[str]:
     flags = [flag for parameter in parameters for flag in ("-p", parameter)]
     remap = ["-r", f"~/input/pointcloud:={CLOUD}"]
     return [sys.executable, program, "--ros-args", *flags, *remap]
+
+
+def transform(
+    parent: str, child: str, turn: Rotation, shift: Any, stamp: tuple[int, int] = (0, 0)
+) -> Any:
+    """A geometry_msgs/TransformStamped."""
+    from geometry_msgs.msg import TransformStamped
+
+    item = TransformStamped(child_frame_id=child)
+    item.header.frame_id = parent
+    item.header.stamp.sec, item.header.stamp.nanosec = stamp
+    q, t = item.transform.rotation, item.transform.translation
+    q.x, q.y, q.z, q.w = (float(v) for v in turn.as_quat())
+    t.x, t.y, t.z = (float(v) for v in shift)
+    return item
+
+
+@contextmanager
+def running(
+    name: str, *parameters: str, environment: dict[str, str], remap: dict[str, str] | None = None
+) -> Iterator[Any]:
+    """Another node of that name beside the module's own, for one test."""
+    remaps = {"__node": name, **(remap or {})}
+    flags = [flag for old, new in remaps.items() for flag in ("-r", f"{old}:={new}")]
+    process = subprocess.Popen([*node_command(*parameters), *flags], env=environment)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        process.wait(timeout=10)
 
 
 @pytest.fixture(scope="module")
@@ -164,12 +218,68 @@ class Peer:
             for _ in range(5):
                 self.executor.spin_once(timeout_sec=0.1)
 
+    def call(self, kind: Any, service: str, request: Any = None, seconds: float = 60.0) -> Any:
+        """A service's answer; asked again when the first request met no server."""
+        client = self.ros.create_client(kind, service)
+        until = time.monotonic() + seconds
+        try:
+            while True:
+                future = client.call_async(request or kind.Request())
+                asked = time.monotonic()
+                while not future.done() and time.monotonic() - asked < 20:
+                    assert time.monotonic() < until, f"no answer from {service}"
+                    self.executor.spin_once(timeout_sec=0.1)
+                if future.done():
+                    return future.result()
+        finally:
+            self.ros.destroy_client(client)
+
+    def diagnostics(
+        self, name: str, done: Callable[[Any], bool], cloud: Any = None, seconds: float = 40.0
+    ) -> Any:
+        """The first status of that name that satisfies `done`, while a cloud is streamed."""
+        from diagnostic_msgs.msg import DiagnosticArray
+
+        found: list[Any] = []
+
+        def take(report: Any) -> None:
+            found.extend(s for s in report.status if s.name == name and done(s))
+
+        subscription = self.ros.create_subscription(DiagnosticArray, "/diagnostics", take, 10)
+        try:
+            if cloud is None:
+                self.spin_until(lambda: bool(found), seconds)
+            else:
+                self.stream(cloud, lambda: bool(found), seconds)
+        finally:
+            self.ros.destroy_subscription(subscription)
+        return found[0]
+
+    def listen(self, kind: Any, topic: str, *, latched: bool = False) -> list[Any]:
+        """What comes on a topic from now on."""
+        from rclpy.qos import DurabilityPolicy, QoSProfile
+
+        qos = QoSProfile(depth=10)
+        if latched:
+            qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+        heard: list[Any] = []
+        self.ros.create_subscription(kind, topic, heard.append, qos)
+        return heard
+
     def close(self) -> None:
         import rclpy
 
         self.executor.shutdown()
         self.ros.destroy_node()
         rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def talker(environment: dict[str, str]) -> Iterator[Peer]:
+    """Connected to nothing yet."""
+    peer = Peer()
+    yield peer
+    peer.close()
 
 
 @pytest.fixture(scope="module")

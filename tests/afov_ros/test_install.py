@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.afov_ros.conftest import Peer
+
 PREFIX = Path(sys.prefix)
 ROOT = Path(__file__).parents[2]
 
@@ -48,10 +50,35 @@ def test_installed_modules_are_those_of_the_checkout() -> None:
 def test_every_launch_argument_has_a_description() -> None:
     # launch is not on PyPI: the table is read, not run.
     tree = ast.parse((ROOT / "launch/afov.launch.py").read_text())
-    (table,) = (
-        ast.literal_eval(node.value)
+    tables = {
+        getattr(node.targets[0], "id", ""): node.value
         for node in tree.body
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "ARGUMENTS"
-    )
-    assert {"model", "cloud", "namespace", "threshold", "runtime", "rviz"} <= {n for n, *_ in table}
-    assert all(text.endswith(".") and len(text) > 10 for *_, text in table)
+        if isinstance(node, ast.Assign)
+    }
+    rows = tables["ARGUMENTS"]
+    assert isinstance(rows, ast.Tuple)
+    texts = {ast.literal_eval(r.elts[0]): ast.literal_eval(r.elts[2]) for r in rows.elts}  # type: ignore[attr-defined]
+    assert {"model", "cloud", "namespace", "bag", "log_level", "use_sim_time", "rviz"} <= set(texts)
+    assert all(text.endswith(".") and len(text) > 10 for text in texts.values())
+
+
+def test_the_parameter_file_and_the_docs_are_those_of_the_code() -> None:
+    from afov_ros.parameters import parameter_file, table
+
+    assert (ROOT / "config/afov.yaml").read_text() == parameter_file()
+    assert table() in (ROOT / "docs/node.md").read_text()
+
+
+def test_every_parameter_is_described(peer: Peer) -> None:
+    from rcl_interfaces.srv import DescribeParameters
+
+    from afov_ros.parameters import LIVE
+
+    request = DescribeParameters.Request(names=list(LIVE))
+    answer = peer.call(DescribeParameters, "/afov/describe_parameters", request)
+    assert len(answer.descriptors) == len(LIVE)
+    for about in answer.descriptors:
+        assert about.description.endswith(".")
+        assert ("changes live" in about.additional_constraints) == LIVE[about.name]
+    limits = {d.name: d for d in answer.descriptors}["threshold"].floating_point_range[0]
+    assert (limits.from_value, limits.to_value) == (0.0, 1.0)

@@ -15,7 +15,15 @@ import pytest
 from afov.clouds import read_points, to_sweep
 from afov.frames import Sweep
 from afov.student import Student
-from tests.afov_ros.conftest import CLOUD, Peer, message, node_command, random_sweep, structured
+from tests.afov_ros.conftest import (
+    CLOUD,
+    Peer,
+    message,
+    node_command,
+    random_sweep,
+    running,
+    structured,
+)
 
 
 def expected_ids(model: Path, sweep: Sweep) -> np.ndarray:
@@ -32,7 +40,16 @@ def test_every_point_comes_back_labelled_in_input_order_with_the_input_header(
     answer = peer.ask(cloud)
     assert answer.header == cloud.header
     points = read_points(answer)
-    assert points.dtype.names == ("x", "y", "z", "intensity", "class_id", "probability", "rgb")
+    assert points.dtype.names == (
+        "x",
+        "y",
+        "z",
+        "intensity",
+        "class_id",
+        "vocabulary",
+        "probability",
+        "rgb",
+    )
     for name, column in zip(sweep.fields, sweep.points.T, strict=True):
         np.testing.assert_array_equal(points[name], column)
     np.testing.assert_array_equal(points["class_id"], expected_ids(model, sweep))
@@ -92,7 +109,7 @@ def test_diagnostics_count_what_was_refused_and_say_why(peer: Peer) -> None:
         return int({v.key: v.value for v in reports[-1].status[0].values}["refused"])
 
     peer.spin_until(lambda: refused() > int(before["refused"]))
-    assert reports[-1].status[0].level == DiagnosticStatus.WARN
+    assert reports[-1].status[0].level != DiagnosticStatus.OK
     status = reports[-1].status[0]
     after = {v.key: v.value for v in status.values}
     assert int(after["refused"]) == int(before["refused"]) + 1
@@ -146,15 +163,17 @@ def test_sigint_ends_the_node_quietly(peer: Peer, model: Path, environment: dict
     assert node.returncode == 0
     assert time.monotonic() - began < 3
     assert "Traceback" not in error
-    assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused"
+    assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused, 0 dropped"
 
 
 @pytest.mark.parametrize(
-    "fault", ["changed weights", "no such folder", "no model named", "runtime", "afi"]
+    "fault", ["changed weights", "no such folder", "no model named", "runtime", "afi", "vocabulary"]
 )
-def test_a_model_that_does_not_open_is_one_line_and_an_exit_code(
-    fault: str, model: Path, tmp_path: Path, environment: dict[str, str]
+def test_what_cannot_be_configured_leaves_the_node_unconfigured_with_the_reason(
+    fault: str, peer: Peer, model: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
+    from lifecycle_msgs.srv import ChangeState, GetState
+
     copy = tmp_path / "model"
     parameters = [f"model:={copy}"]
     if fault != "no such folder":
@@ -168,17 +187,40 @@ def test_a_model_that_does_not_open_is_one_line_and_an_exit_code(
         parameters.append("runtime:=abacus")
     if fault == "afi":
         parameters.append("afi:=best")
+    if fault == "vocabulary":
+        parameters.append("vocabulary:=[unicorn]")
+    named = {
+        "changed weights": "SHA-256",
+        "runtime": "abacus",
+        "afi": "refined, got 'best'",
+        "vocabulary": "no text tower",
+    }.get(fault, "model")
+    with running("broken", *parameters, environment=environment) as node:
+        seen = peer.diagnostics("/broken: segmentation", lambda s: s.level == b"\x02")
+        assert seen.message.startswith("not configured: ") and named in seen.message
+        assert peer.call(GetState, "/broken/get_state").current_state.label == "unconfigured"
+        if fault == "changed weights":
+            # Mended, it can be configured after all.
+            shutil.copy(model / "student.onnx", copy / "student.onnx")
+            request = ChangeState.Request()
+            request.transition.label = "configure"
+            peer.call(ChangeState, "/broken/change_state", request)
+            assert peer.call(GetState, "/broken/get_state").current_state.label == "inactive"
+        assert node.poll() is None
+
+
+def test_a_parameter_out_of_its_range_is_one_line_and_an_exit_code(
+    model: Path, environment: dict[str, str]
+) -> None:
     run = subprocess.run(
-        node_command(*parameters), env=environment, capture_output=True, text=True, timeout=60
-    )
+        node_command(f"model:={model}", "threshold:=7.0"),
+        env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
     assert run.returncode == 2
     # Kilted's middleware remarks on the profile's older variable, which Jazzy needs.
     lines = [line for line in run.stderr.splitlines() if "rmw_fastrtps" not in line]
     (line,) = lines
-    assert line.startswith("afov_node: ")
-    assert {"changed weights": "SHA-256", "runtime": "abacus", "afi": "refined, got 'best'"}.get(
-        fault, "model"
-    ) in line
+    assert line.startswith("afov_node: ") and "threshold" in line
 
 
 def test_clouds_are_taken_from_the_remapped_topic(peer: Peer) -> None:
@@ -190,16 +232,11 @@ def test_a_node_with_afi_publishes_the_corrected_labels(
 ) -> None:
     from sensor_msgs.msg import PointCloud2
 
-    command = [*node_command(f"model:={model}", "afi:=refined"), "-r", "__node:=flat"]
-    process = subprocess.Popen(command, env=environment)
     answers: list[Any] = []
-    peer.ros.create_subscription(PointCloud2, "/flat/segmentation", answers.append, 10)
-    try:
-        sweep = random_sweep(2500, seed=5)
+    sweep = random_sweep(2500, seed=5)
+    with running("flat", f"model:={model}", "afi:=refined", environment=environment):
+        peer.ros.create_subscription(PointCloud2, "/flat/segmentation", answers.append, 10)
         peer.stream(message(structured(sweep), stamp=(88, 1)), lambda: bool(answers))
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=10)
     student = Student.open(model)
     labels = student.corrected(student.label(sweep), sweep, "refined")
     points = read_points(answers[-1])

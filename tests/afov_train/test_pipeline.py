@@ -13,6 +13,7 @@ import yaml
 from afov.metrics import iou
 from afov.sources.bags import BagSource
 from afov.student import Student
+from afov.text_tower import TextTower
 from afov_train.cli import train
 from afov_train.config import TrainConfig
 from afov_train.simulation.write_nuscenes import write_nuscenes
@@ -57,6 +58,12 @@ def test_the_devkit_agrees_on_our_predictions(run):
     assert theirs["miou"] == pytest.approx(ours["mIoU"], abs=1e-6)
     per_class = [v for k, v in theirs["iou_per_class"].items() if k != "ignore"]
     assert np.allclose(per_class, iou(np.array(ours["confusion"])), atol=1e-6, equal_nan=True)
+
+
+def test_the_model_folder_embeds_its_own_vocabulary(run):
+    bank = Student.open(run / "model").text_bank
+    made = TextTower.open(run / "model").text_bank(bank.vocabulary)
+    assert np.allclose(made.embeddings, bank.embeddings, atol=1e-4)
 
 
 def test_the_model_folder_labels_the_drive(run, drive):

@@ -1,0 +1,129 @@
+"""How the node fares: counts, rate and latency, and what is worth a warning."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from pathlib import Path
+
+import numpy as np
+
+from afov_ros.throttle import KINDS, kind_of
+
+OK, WARN, ERROR = 0, 1, 2  # levels of diagnostic_msgs/DiagnosticStatus
+WINDOW = 10.0  # seconds that rate and latency are taken over
+SEQUENCE_GAP = 100_000  # a larger one is another publisher, not loss
+
+
+class Health:
+    """Counts since the node was configured; threads may count at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.labelled = self.refused = self.dropped = self.jumps = 0
+        self.faults: Counter[str] = Counter()
+        self.milliseconds = 0.0
+        self._recent: deque[tuple[float, float]] = deque()
+        self._slow = self._new_faults = 0
+        self._reason = ""
+        self._sequence: int | None = None
+        self._last_in_time: float | None = None
+        self._dropped_before = 0
+
+    def arrived(self, sequence: int | None) -> None:
+        """A cloud came; gaps in its publisher's numbers are clouds that the middleware dropped.
+
+        Args:
+            sequence: rclpy's publication_sequence_number, None where the middleware has none.
+        """
+        if sequence is None:
+            return
+        with self._lock:
+            if self._sequence is not None and 0 < sequence - self._sequence < SEQUENCE_GAP:
+                self.dropped += sequence - self._sequence - 1
+            self._sequence = sequence
+
+    def drop(self) -> None:
+        """A cloud made room for a newer one."""
+        with self._lock:
+            self.dropped += 1
+
+    def finished(self, seconds: float, allowed_ms: float) -> None:
+        """A cloud was labelled and published."""
+        now = time.monotonic()
+        with self._lock:
+            self.labelled += 1
+            self.milliseconds = seconds * 1e3
+            self._recent.append((now, self.milliseconds))
+            while self._recent[0][0] < now - WINDOW:
+                self._recent.popleft()
+            if self.milliseconds <= allowed_ms:
+                self._last_in_time = now
+            else:
+                self._slow += 1
+                # Until one is in time, lateness counts from the first.
+                self._last_in_time = self._last_in_time or now
+
+    def refuse(self, reason: str) -> None:
+        """A cloud could not be labelled."""
+        kind = kind_of(reason)
+        with self._lock:
+            self.refused += 1
+            self._new_faults += 1
+            self._reason = reason
+            self.faults[kind if kind in self.faults or len(self.faults) < KINDS else "others"] += 1
+
+    @property
+    def counts(self) -> str:
+        """What became of the clouds so far."""
+        return f"{self.labelled} clouds labelled, {self.refused} refused, {self.dropped} dropped"
+
+    def rate(self) -> float:
+        """Clouds labelled a second, over the last seconds."""
+        with self._lock:
+            recent = [t for t, _ in self._recent if t > time.monotonic() - WINDOW]
+        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 2 else 0.0
+
+    def percentiles(self) -> tuple[float, float, float]:
+        """p50, p95 and p99 of the milliseconds a cloud took, over the last seconds."""
+        with self._lock:
+            recent = [ms for _, ms in self._recent] or [0.0]
+        p50, p95, p99 = np.percentile(recent, (50, 95, 99))
+        return float(p50), float(p95), float(p99)
+
+    def verdict(self, allowed_ms: float, delay_ms: float) -> tuple[int, str]:
+        """Level and message since the last verdict; slowness alone is a warning, for long an error.
+
+        Args:
+            allowed_ms: a cloud that takes longer is slow.
+            delay_ms: as long without one in time is an error.
+        """
+        with self._lock:
+            slow, faults, reason = self._slow, self._new_faults, self._reason
+            dropped = self.dropped - self._dropped_before
+            self._slow, self._new_faults, self._dropped_before = 0, 0, self.dropped
+            since = self._last_in_time
+        late = (time.monotonic() - since) * 1e3 if since is not None else 0.0
+        found = []
+        if late > delay_ms:
+            found.append(f"no cloud in time for {late / 1e3:.1f} s")
+        if faults:
+            found.append(f"{faults} refused: {reason}")
+        if slow:
+            found.append(f"{slow} clouds took longer than {allowed_ms:.0f} ms")
+        if dropped:
+            found.append(f"{dropped} clouds dropped: slower than the sensor")
+        if not self.labelled:
+            found.append("waiting for the first cloud")
+        level = ERROR if late > delay_ms else WARN if faults or slow or dropped else OK
+        return level, "; ".join([*found, self.counts])
+
+
+def resident_mib() -> float:
+    """This process's memory, MiB; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return pages * 4096 / 2**20

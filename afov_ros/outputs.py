@@ -1,0 +1,232 @@
+"""What the node publishes, each computed only while someone listens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Float64
+
+from afov.clouds import read_points
+from afov.errors import InputError
+from afov.frames import Sweep
+from afov.labelled import embedded_points, inside_box, labelled_points, published_ids, visual_points
+from afov.pictures import overlay
+from afov.student import Labels
+from afov_ros.cameras import CameraInput
+from afov_ros.conversions import (
+    chosen_message,
+    cloud_message,
+    image_message,
+    label_info_message,
+    legend_message,
+    vocabulary_message,
+)
+from afov_ros.live_vocabulary import Language
+from afov_ros.msg import Vocabulary
+from afov_ros.parameters import Settings
+from afov_ros.transforms import Transforms
+
+# A best-effort publisher could not feed RViz's defaults; depth 1 keeps no old clouds.
+NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+PARTS = ("decode", "voxels", "kernel maps", "network", "labels", "afi", "publish", "total")
+DEBUG = (
+    *(f"processing_time/{part.replace(' ', '_')}_ms" for part in PARTS),
+    "pipeline_latency_ms",
+)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One labelled sweep, with all that it was labelled under.
+
+    Attributes:
+        seen: each camera's newest image when the sweep came: stamp (nanoseconds) and bytes.
+    """
+
+    message: Any
+    sweep: Sweep
+    labels: Labels
+    language: Language
+    settings: Settings
+    seen: dict[str, tuple[int, bytes] | None]
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """(N,) uint8, 255 = unknown."""
+        return published_ids(self.labels, self.settings.threshold)
+
+
+class Outputs:
+    """The publishers.
+
+    Attributes:
+        sent: messages by topic.
+    """
+
+    def __init__(self, node: Any, settings: Settings, transforms: Transforms) -> None:
+        self._node, self._transforms = node, transforms
+        self._publishers: dict[str, Any] = {}
+        self.sent: Counter[str] = Counter()
+        self._clouds: list[tuple[str, Callable[[Moment], Any]]] = [
+            ("~/segmentation", segmentation),
+            ("~/visualization", visualization),
+            ("~/filtered", self._filtered),
+        ]
+        if settings.embedding:
+            self._clouds.append(("~/embedding", embedding))
+        for topic, _ in self._clouds:
+            self._publisher(topic, PointCloud2, NEWEST)
+        self._publisher("~/query_points", PointCloud2, NEWEST)
+        for camera in settings.cameras:
+            self._publisher(f"~/overlay/{CameraInput.name_of(camera)}", Image, NEWEST)
+        for name in DEBUG:
+            self._publisher(f"~/debug/{name}", Float64, NEWEST)
+        self._publisher("~/vocabulary", Vocabulary, LATCHED)
+        self._optional("~/label_info", "vision_msgs", "LabelInfo")
+        self._optional("~/markers", "visualization_msgs", "MarkerArray")
+        self._legend: Any = None
+
+    def publish(self, moment: Moment) -> None:
+        """The clouds of a sweep, the segmentation first."""
+        for topic, make in self._clouds:
+            if self.wanted(topic):
+                try:
+                    self.send(topic, make(moment))
+                except InputError as error:
+                    self._node.warn(f"{topic}: {error}")
+        self._refresh_legend(moment)
+
+    def announce(self, language: Language, settings: Settings) -> None:
+        """Latches what the ids of the clouds to come mean."""
+        header = PointCloud2().header
+        header.stamp = self._node.get_clock().now().to_msg()
+        vocabulary = language.student.vocabulary
+        self.send("~/vocabulary", vocabulary_message(vocabulary, language.version, header))
+        if "~/label_info" in self._publishers:
+            self.send("~/label_info", label_info_message(vocabulary, settings.threshold, header))
+
+    def draw(self, moment: Moment, cameras: list[CameraInput]) -> None:
+        """The overlays that someone looks at."""
+        settings, palette = moment.settings, moment.language.student.vocabulary.palette
+        for camera in cameras:
+            topic = f"~/overlay/{camera.name}"
+            if not self.wanted(topic):
+                camera.fault = ""
+                continue
+            try:
+                image = camera.image(
+                    moment.seen.get(camera.name),
+                    moment.sweep,
+                    self._transforms,
+                    settings.camera_tolerance,
+                    settings.overlay_width,
+                )
+            except InputError as error:
+                camera.fault = str(error)
+                self._node.warn(str(error))
+            else:
+                camera.fault = ""
+                picture = overlay(image, moment.sweep.xyz, palette[moment.ids], radius=1)
+                message = image_message(np.asarray(picture), image.stamp, camera.frame_id)
+                self.send(topic, message)
+
+    def measure(self, seconds: dict[str, float], latency: float) -> None:
+        """How long each part took, and how old the sweep was when all was done; seconds."""
+        values = {f"processing_time/{p.replace(' ', '_')}_ms": s for p, s in seconds.items()}
+        for name, value in (*values.items(), ("pipeline_latency_ms", latency)):
+            topic = f"~/debug/{name}"
+            if self.wanted(topic):
+                self.send(topic, Float64(data=1e3 * value))
+
+    def wanted(self, topic: str) -> bool:
+        """Whether anyone listens; nobody does when the node is about to end."""
+        try:
+            return bool(self._publishers[topic].get_subscription_count())
+        except Exception:  # RCLError: the context was shut down under a sweep
+            return False
+
+    def send(self, topic: str, message: Any) -> None:
+        """Publishes; what the middleware refuses is warned about."""
+        try:
+            self._publishers[topic].publish(message)
+            self.sent[topic] += 1
+        except Exception as error:  # RCLError: a flooded reliable writer
+            self._node.warn(f"{topic}: not published: {error}")
+
+    def destroy(self) -> None:
+        """Publishes no longer."""
+        for publisher in self._publishers.values():
+            self._node.destroy_publisher(publisher)
+        self._publishers.clear()
+
+    def _filtered(self, moment: Moment) -> Any:
+        settings = moment.settings
+        names = moment.language.student.vocabulary.names
+        unwanted = [i for i, n in enumerate(names) if n in settings.filter_classes]
+        likely = moment.labels.score >= settings.filter_probability
+        keep = ~(np.isin(moment.ids, unwanted) & likely)
+        if any(settings.ego_box):
+            pose = self._transforms.lookup(
+                settings.ego_frame, moment.sweep.frame_id, moment.sweep.stamp
+            )
+            keep &= ~inside_box(moment.sweep.xyz, pose, settings.ego_box)
+        return chosen_message(moment.message, read_points(moment.message), keep)
+
+    def _refresh_legend(self, moment: Moment) -> None:
+        """Latched, and sent again when the vocabulary, the frame or the box is another."""
+        settings = moment.settings
+        box = (settings.ego_frame, settings.ego_box) if any(settings.ego_box) else None
+        state = (moment.language.version, moment.sweep.frame_id, box)
+        if state != self._legend and "~/markers" in self._publishers:
+            vocabulary = moment.language.student.vocabulary
+            self.send("~/markers", legend_message(vocabulary, moment.sweep.frame_id, box))
+            self._legend = state
+
+    def _publisher(self, topic: str, kind: Any, qos: QoSProfile) -> None:
+        self._publishers[topic] = self._node.create_publisher(kind, topic, qos)
+
+    def _optional(self, topic: str, package: str, name: str) -> None:
+        """A latched publisher, where the message's package is installed."""
+        from importlib import import_module
+
+        try:
+            kind = getattr(import_module(f"{package}.msg"), name)
+        except ImportError:
+            self._node.get_logger().warning(
+                f"no {topic}: {package} is not installed "
+                f"(apt install ros-$ROS_DISTRO-{package.replace('_', '-')}; pip: make ros)"
+            )
+        else:
+            self._publisher(topic, kind, LATCHED)
+
+
+def segmentation(moment: Moment) -> Any:
+    """Every input point in its order: x y z intensity class_id vocabulary probability rgb."""
+    student, version = moment.language.student, moment.language.version
+    points = labelled_points(
+        moment.sweep, moment.labels, student.vocabulary, moment.settings.threshold, version
+    )
+    return cloud_message(points, moment.message.header)
+
+
+def visualization(moment: Moment) -> Any:
+    """Every input point in the colour of its class: x y z rgb."""
+    vocabulary = moment.language.student.vocabulary
+    return cloud_message(visual_points(moment.sweep, moment.ids, vocabulary), moment.message.header)
+
+
+def embedding(moment: Moment) -> Any:
+    """Every input point with its vector in CLIP space."""
+    return cloud_message(embedded_points(moment.sweep, moment.labels), moment.message.header)

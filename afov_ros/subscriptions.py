@@ -1,0 +1,55 @@
+"""Subscriptions that no message can break."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.serialization import deserialize_message
+
+from afov.errors import InputError
+
+
+def decoded(data: bytes, kind: Any) -> Any:
+    """A message from its bytes.
+
+    Raises:
+        InputError: bytes that are no such message.
+    """
+    try:
+        return deserialize_message(data, kind)
+    except Exception as error:  # the middleware has types of its own
+        line = " ".join(str(error).split())[:120]
+        raise InputError(f"damaged {kind.__name__} of {len(data)} bytes: {line}") from None
+
+
+def subscribe(
+    node: Any, kind: Any, topic: str, take: Callable[[Any], None], qos: Any, group: Any
+) -> Any:
+    """A subscription that warns of what it cannot take, and goes on.
+
+    Bytes come in and are decoded here: rclpy ends a node whose message it cannot decode.
+    """
+
+    def guarded(data: bytes) -> None:
+        try:
+            take(decoded(data, kind))
+        except Exception as error:  # a vehicle must not lose the node to one message
+            node.warn(f"{topic}: {error}")
+
+    return node.create_subscription(kind, topic, guarded, qos, callback_group=group, raw=True)
+
+
+def stamp_in(data: bytes) -> int:
+    """The stamp, nanoseconds, of a serialised message that begins with a header.
+
+    CDR (OMG 15.4.1): four bytes, the second of which tells the byte order, then the members.
+
+    Raises:
+        InputError: too short for a header.
+    """
+    if len(data) < 12:
+        raise InputError(f"damaged message of {len(data)} bytes, too short for a header")
+    sec, nanosec = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    return int(sec) * 10**9 + int(nanosec)

@@ -1,0 +1,35 @@
+"""docs/node.md against the graph of a running node."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+
+from afov_ros.outputs import DEBUG
+from tests.afov_ros.conftest import Peer, running
+
+DOCS = (Path(__file__).parents[2] / "docs/node.md").read_text()
+OWN = ("/parameter_events", "/rosout", "/documented/transition_event")
+
+
+def test_the_table_of_outputs_is_the_graph(
+    model: Path, environment: dict[str, str], talker: Peer
+) -> None:
+    rows = re.findall(r"^\| `~/(\S+)` \| (\S+) \| (1|latched) \|", DOCS, re.M)
+    told = {f"/documented/{topic}": (kind, keeps) for topic, kind, keeps in rows}
+    # One row stands for all times.
+    told |= {f"/documented/debug/{d}": ("std_msgs/msg/Float64", "1") for d in DEBUG}
+    parameters = [f"model:={model}", "cameras:=[/cam_front/image_raw]", "embedding:=true"]
+    with running("documented", *parameters, environment=environment):
+        talker.spin_until(lambda: all(talker.ros.count_publishers(t) for t in told))
+        found = {}
+        for topic, _ in talker.ros.get_publisher_names_and_types_by_node("documented", "/"):
+            if topic not in (*OWN, "/diagnostics"):
+                (endpoint,) = talker.ros.get_publishers_info_by_topic(topic)
+                qos = endpoint.qos_profile
+                assert qos.reliability == ReliabilityPolicy.RELIABLE
+                latched = qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
+                found[topic] = (endpoint.topic_type, "latched" if latched else "1")
+    assert found == told
