@@ -15,8 +15,6 @@ INSTALLED := $(VENV)/.installed-$(ROS_DISTRO)
 ROS_INSTALLED := $(VENV)/.ros-$(ROS_DISTRO)
 ROS_SOURCES := CMakeLists.txt package.xml \
 	$(wildcard afov_ros/*.py cmake/* msg/* srv/* launch/* config/* rviz/* scripts/*)
-# Message packages that a robot's ROS has and PyPI lacks.
-STAND_INS := $(patsubst interfaces/%/package.xml,%,$(wildcard interfaces/*/package.xml))
 
 # Runs beside other ROS systems must not meet them.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
@@ -40,23 +38,15 @@ $(INSTALLED): pyproject.toml setup.py afov/native/afov.cpp constraints.txt requi
 ros: $(ROS_INSTALLED)
 
 # Into the environment's own prefix: the messages then import with nothing sourced.
-define install_package
-	mkdir -p $(2)
-	export PATH="$(BIN):$$PATH" AMENT_PREFIX_PATH="$(PREFIX)" CMAKE_PREFIX_PATH="$(PREFIX)" && \
-	cmake -S $(1) -B $(2) -G Ninja -DCMAKE_INSTALL_PREFIX="$(PREFIX)" -DBUILD_TESTING=OFF \
-		-DPython3_EXECUTABLE="$(BIN)/python" $(3) >$(2)/cmake.log 2>&1 \
-		|| { cat $(2)/cmake.log >&2; exit 1; }
-	PATH="$(BIN):$$PATH" AMENT_PREFIX_PATH="$(PREFIX)" ninja -C $(2) --quiet install
-endef
-
-$(BUILD)/%/.installed: $(INSTALLED) $(wildcard interfaces/*/* interfaces/*/msg/*) cmake/wheels.cmake
-	$(call install_package,interfaces/$*,$(BUILD)/$*)
-	touch $@
-
-$(ROS_INSTALLED): $(INSTALLED) $(ROS_SOURCES) $(STAND_INS:%=$(BUILD)/%/.installed)
+$(ROS_INSTALLED): $(INSTALLED) $(ROS_SOURCES)
 	@command -v c++ >/dev/null || { echo "make: needs a C++ compiler for the messages" \
 		"(Debian, Ubuntu: apt install g++)" >&2; exit 1; }
-	$(call install_package,.,$(BUILD)/afov_ros,-DAFOV_CORE_FROM_PIP=ON)
+	mkdir -p $(BUILD)
+	export PATH="$(BIN):$$PATH" AMENT_PREFIX_PATH="$(PREFIX)" CMAKE_PREFIX_PATH="$(PREFIX)" && \
+	cmake -S . -B $(BUILD) -G Ninja -DCMAKE_INSTALL_PREFIX="$(PREFIX)" -DBUILD_TESTING=OFF \
+		-DPython3_EXECUTABLE="$(BIN)/python" -DAFOV_CORE_FROM_PIP=ON >$(BUILD)/cmake.log 2>&1 \
+		|| { cat $(BUILD)/cmake.log >&2; exit 1; }
+	PATH="$(BIN):$$PATH" AMENT_PREFIX_PATH="$(PREFIX)" ninja -C $(BUILD) --quiet install
 	touch $@
 
 lint: $(ROS_INSTALLED)

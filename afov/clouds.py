@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,11 +83,8 @@ def read_points(msg: Any) -> np.ndarray:
     return rows.reshape(-1)
 
 
-def to_sweep(msg: Any, intensity_scale: float = 1.0) -> Sweep:
+def to_sweep(msg: Any) -> Sweep:
     """A PointCloud2 as a sweep: x y z, then intensity, ring and time where it has them.
-
-    Args:
-        intensity_scale: brings the sensor's intensity to 0..255, as `unusual_intensity` asks for.
 
     Raises:
         InputError: the cloud has no x, y or z.
@@ -109,12 +107,19 @@ def to_sweep(msg: Any, intensity_scale: float = 1.0) -> Sweep:
         for i, source in enumerate(chosen.values()):
             column = points[source]
             columns[:, i] = column if column.ndim == 1 else column[:, 0]
-    if intensity_scale != 1 and "intensity" in chosen:
-        columns[:, list(chosen).index("intensity")] *= np.float32(intensity_scale)
     if "time" in present:
         columns = np.column_stack((columns, points["time"].astype(np.float32)))
         chosen["time"] = "time"
     return Sweep(columns, tuple(chosen), stamp_of(msg.header), msg.header.frame_id)
+
+
+def scaled_intensity(sweep: Sweep, scale: float) -> Sweep:
+    """The sweep with its intensity brought to 0..255, as `unusual_intensity` asks for."""
+    if scale == 1 or "intensity" not in sweep.fields:
+        return sweep
+    points = sweep.points.copy()
+    points[:, sweep.fields.index("intensity")] *= np.float32(scale)
+    return replace(sweep, points=points)
 
 
 def unusual_intensity(sweep: Sweep) -> str | None:

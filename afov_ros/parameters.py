@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from afov.afi import Mode
 from afov.errors import InputError
+from afov.runtimes import RuntimeName
 
 MODES: tuple[str, ...] = get_args(Mode)
 
@@ -39,13 +40,14 @@ class Settings:
     """The parameters' values, checked; those that are not live are read at configure."""
 
     model: str = _parameter("", "Model folder that afov-train exported.")
-    runtime: str = _parameter(
-        "auto", "What runs the network.", choices=("auto", "onnxruntime", "torch")
-    )
+    runtime: str = _parameter("auto", "What runs the network.", choices=get_args(RuntimeName))
     vocabulary: str | tuple[str, ...] = _parameter(
         "",
         "YAML file, preset or list of phrases; empty for the trained vocabulary.",
         live=True,
+    )
+    intensity_scale: float = _parameter(
+        1.0, "Brings the sensor's intensity to 0..255, as in training.", least=1e-6, greatest=1e6
     )
     threshold: float = _parameter(
         0.0, "Less probable points are published as unknown (255).", live=True, least=0, greatest=1

@@ -17,7 +17,7 @@ from afov_ros.subscriptions import subscribe
 
 KEPT_NS = 10 * 10**9
 MISSING = (
-    "tf2_msgs is not installed (apt install ros-$ROS_DISTRO-tf2-msgs; pip: make ros): no tf, the "
+    "tf2_msgs is not installed (apt install ros-$ROS_DISTRO-tf2-msgs): no tf, the "
     "sensors' mounts come from the parameter 'extrinsics' alone"
 )
 

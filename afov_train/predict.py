@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afov.afi import Mode
-from afov.clouds import to_sweep
+from afov.clouds import scaled_intensity, to_sweep
 from afov.errors import InputError
 from afov.labelled import labelled_points
 from afov.labelled_bag import SEGMENTATION, labelled_bag
@@ -53,8 +53,9 @@ class Predict:
                 try:
                     if message is None:
                         raise InputError("damaged message")
-                    sweep = to_sweep(message, self.intensity_scale)
-                    labels = student.corrected(student.label(sweep), sweep, self.afi)
+                    sweep = to_sweep(message)
+                    labels = student.label(scaled_intensity(sweep, self.intensity_scale))
+                    labels = student.corrected(labels, sweep, self.afi)
                 except InputError as error:
                     skipped[str(error)] = skipped.get(str(error), 0) + 1
                     continue

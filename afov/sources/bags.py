@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from afov.cameras import Camera
-from afov.clouds import read_points, stamp_of, to_sweep
+from afov.clouds import read_points, scaled_intensity, stamp_of, to_sweep
 from afov.errors import InputError
 from afov.extrinsics import add_extrinsics
 from afov.frames import CameraImage, Frame, Sweep, Truth
@@ -186,7 +186,7 @@ class BagSource:
 
     def _frame(self, tree: TransformTree, wait: _Buffers, message: Any) -> Frame | None:
         try:
-            sweep = to_sweep(message, self.intensity_scale)
+            sweep = scaled_intensity(to_sweep(message), self.intensity_scale)
         except InputError as error:
             self._skipped[f"bad cloud ({error})"] += 1
             return None

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afov.clouds import NUMBERS, point_fields, read_points, to_sweep, unusual_intensity
+from afov.clouds import (
+    NUMBERS,
+    point_fields,
+    read_points,
+    scaled_intensity,
+    to_sweep,
+    unusual_intensity,
+)
 from afov.errors import InputError
 
 
@@ -138,7 +145,7 @@ def test_an_intensity_of_another_range_is_noticed_and_can_be_scaled():
     points["intensity"] = [0, 0.25, 0.5, 1, np.nan]
     sweep = to_sweep(message(points))
     assert "0..1, expected 0..255; set intensity_scale to 255" in unusual_intensity(sweep)
-    scaled = to_sweep(message(points), 255.0)
+    scaled = scaled_intensity(sweep, 255.0)
     assert scaled.points[:4, 3].tolist() == [0, 63.75, 127.5, 255] and np.isnan(scaled.points[4, 3])
     assert unusual_intensity(scaled) is None
     points["intensity"] = [0, 3, 500, 65535, 0]
@@ -146,4 +153,4 @@ def test_an_intensity_of_another_range_is_noticed_and_can_be_scaled():
     points["intensity"] = 0  # a sensor that has none to tell
     assert unusual_intensity(to_sweep(message(points))) is None
     bare = points[["x", "y", "z"]].astype([(n, "<f4") for n in "xyz"])
-    assert unusual_intensity(to_sweep(message(bare), 255.0)) is None
+    assert unusual_intensity(scaled_intensity(to_sweep(message(bare)), 255.0)) is None
