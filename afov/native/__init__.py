@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,3 +22,23 @@ def address(array: np.ndarray) -> ctypes.c_void_p:
     """Where an array's data begins; it must be contiguous and outlive the call."""
     assert array.flags.c_contiguous
     return ctypes.c_void_p(array.ctypes.data)
+
+
+def call(name: str, *arguments: np.ndarray | int | float | None) -> int:
+    """Calls a compiled function: arrays by address, whole numbers as int64, others as float32.
+
+    The arrays must be contiguous, but for the first axis, whose step the function is told.
+    """
+    compiled = library()
+    assert compiled is not None
+    function = compiled[name]
+    function.restype = ctypes.c_int64
+    return int(function(*map(_argument, arguments)))
+
+
+def _argument(value: np.ndarray | int | float | None) -> Any:
+    if isinstance(value, np.ndarray):
+        return ctypes.c_void_p(value.ctypes.data)
+    if isinstance(value, float):
+        return ctypes.c_float(value)
+    return None if value is None else ctypes.c_int64(value)
