@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from afov.errors import InputError
 from afov.kernel_maps import KernelMaps
 from afov.model_folder import ModelFolder
+from afov.native import library
 
-RuntimeName = Literal["auto", "onnxruntime", "torch"]
+RuntimeName = Literal["auto", "native", "onnxruntime", "torch"]
 
 
 class Runtime(Protocol):
@@ -25,20 +26,48 @@ class Runtime(Protocol):
 
 
 def open_runtime(model: ModelFolder, name: RuntimeName = "auto") -> Runtime:
-    """The runtime of that name; "auto" takes torch where it is installed.
+    """The runtime of that name; "auto" takes the fastest that is installed (`preferred`).
 
-    On a CPU torch does only the arithmetic of neighbours that exist, ONNX Runtime that of all 27,
-    and is slower for it (benchmarks/sweep_parts.py).
+    Raises:
+        InputError: no such runtime, or not installed.
     """
-    has_torch = importlib.util.find_spec("torch") is not None
-    if name == "torch" and not has_torch:
-        raise InputError("runtime 'torch': torch is not installed; use runtime 'onnxruntime'")
-    if name == "torch" or (name == "auto" and has_torch):
+    if name == "auto":
+        name = preferred()
+    if name == "native":
+        from afov.runtimes.native_runtime import NativeRuntime
+
+        return NativeRuntime(model)
+    if name == "torch":
+        if not _torch():
+            raise InputError("runtime 'torch': torch is not installed; use runtime 'onnxruntime'")
         from afov.runtimes.torch_runtime import TorchRuntime
 
         return TorchRuntime(model)
-    if name in ("onnxruntime", "auto"):
+    if name == "onnxruntime":
         from afov.runtimes.onnx_runtime import OnnxRuntime
 
         return OnnxRuntime(model)
-    raise InputError(f"runtime {name!r}: expected auto, onnxruntime or torch")
+    raise InputError(f"runtime {name!r}: expected {', '.join(get_args(RuntimeName))}")
+
+
+def preferred() -> RuntimeName:
+    """What "auto" means here: torch on a GPU, else the compiled network, torch, ONNX Runtime.
+
+    On a CPU the first two do only the arithmetic of neighbours that exist, ONNX Runtime that of
+    all 27 (docs/performance.md).
+    """
+    if _torch() and _gpu():
+        return "torch"
+    if library() is not None:
+        return "native"
+    return "torch" if _torch() else "onnxruntime"
+
+
+def _torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
+
+
+def _gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

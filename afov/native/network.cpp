@@ -1,0 +1,155 @@
+// A layer of the sparse network on the CPU: a product per kernel offset, over the neighbours that
+// exist. Output rows go in blocks that stay in the cache; within one, the rows that an offset
+// moves are multiplied where they lie, a few at a time, sums in registers.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("fp-contract=fast")  // nothing here must equal NumPy to the bit
+#endif
+#include <cstdint>
+#include <vector>
+
+#include "shared.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define X86 1
+#endif
+
+namespace {
+
+typedef float Lanes __attribute__((vector_size(32), aligned(4), may_alias));
+constexpr int64_t kLanes = 8;
+constexpr int64_t kPanel = 2 * kLanes;  // columns that weights lie side by side in
+constexpr int64_t kTile = 6;            // 6 x 2 sums, 2 weights and 1 input fill 16 registers
+
+struct Pair {
+  int32_t to, from;
+};
+
+// Columns [0, channels) of rows that lie `step` floats apart.
+struct Rows {
+  const float *data;
+  int64_t step, channels;
+};
+
+#define INLINE inline __attribute__((always_inline))
+
+// out[pair.to] += in[pair.from] W for `count` pairs and Wide * 8 columns.
+template <int count, int wide>
+INLINE void tile(const Rows &in, const Pair *pairs, const float *weight, float *out,
+                 int64_t width) {
+  const float *from[count];
+  float *to[count];
+  Lanes sum[count][wide];
+  for (int r = 0; r < count; ++r) {
+    from[r] = in.data + pairs[r].from * in.step;
+    to[r] = out + pairs[r].to * width;
+    for (int v = 0; v < wide; ++v) sum[r][v] = *(const Lanes *)(to[r] + v * kLanes);
+  }
+  for (int64_t c = 0; c < in.channels; ++c, weight += kPanel)
+    for (int r = 0; r < count; ++r)
+      for (int v = 0; v < wide; ++v)
+        sum[r][v] += from[r][c] * *(const Lanes *)(weight + v * kLanes);
+  for (int r = 0; r < count; ++r)
+    for (int v = 0; v < wide; ++v) *(Lanes *)(to[r] + v * kLanes) = sum[r][v];
+}
+
+template <int wide>
+INLINE void panel(const Rows &in, const Pair *pairs, int64_t count, const float *weight,
+                  float *out, int64_t width) {
+  for (; count >= kTile; count -= kTile, pairs += kTile)
+    tile<kTile, wide>(in, pairs, weight, out, width);
+  switch (count) {
+    case 5: return tile<5, wide>(in, pairs, weight, out, width);
+    case 4: return tile<4, wide>(in, pairs, weight, out, width);
+    case 3: return tile<3, wide>(in, pairs, weight, out, width);
+    case 2: return tile<2, wide>(in, pairs, weight, out, width);
+    case 1: return tile<1, wide>(in, pairs, weight, out, width);
+  }
+}
+
+// All columns; weight (panels, channels of all inputs, kPanel), from this input's first channel.
+INLINE void product(const Rows &in, const Pair *pairs, int64_t count, const float *weight,
+                    int64_t channels, float *out, int64_t width) {
+  for (int64_t column = 0; column < width; column += kPanel, weight += channels * kPanel)
+    if (width - column > kLanes)
+      panel<2>(in, pairs, count, weight, out + column, width);
+    else
+      panel<1>(in, pairs, count, weight, out + column, width);
+}
+
+using Product = void (*)(const Rows &, const Pair *, int64_t, const float *, int64_t, float *,
+                         int64_t);
+
+void product_anywhere(const Rows &in, const Pair *pairs, int64_t count, const float *weight,
+                      int64_t channels, float *out, int64_t width) {
+  product(in, pairs, count, weight, channels, out, width);
+}
+
+#ifdef X86
+__attribute__((target("avx2,fma"))) void product_avx2(const Rows &in, const Pair *pairs,
+                                                      int64_t count, const float *weight,
+                                                      int64_t channels, float *out,
+                                                      int64_t width) {
+  product(in, pairs, count, weight, channels, out, width);
+}
+#endif
+
+Product widest() {
+#ifdef X86
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return product_avx2;
+#endif
+  return product_anywhere;
+}
+
+}  // namespace
+
+extern "C" {
+
+// table (rows, offsets), `missing` where there is no neighbour; pairs has room for every entry,
+// starts for one place per block and offset, and one more. Within a block of rows the pairs lie
+// by offset. Returns how many there are.
+int64_t pairs_of(const int32_t *table, int64_t rows, int64_t offsets, int64_t missing,
+                 int64_t block, Pair *pairs, int64_t *starts) {
+  Pair *next = pairs;
+  for (int64_t begin = 0; begin < rows; begin += block) {
+    const int64_t end = std::min(rows, begin + block);
+    for (int64_t k = 0; k < offsets; ++k) {
+      *starts++ = next - pairs;
+      for (int64_t row = begin; row < end; ++row) {
+        *next = {int32_t(row), table[row * offsets + k]};
+        next += next->from != missing;
+      }
+    }
+  }
+  *starts = next - pairs;
+  return *starts;
+}
+
+// out (rows, width) = bias + plus + sum over offsets and inputs, and not below 0 if `relu` says so.
+// x and skip (none: 0 channels) are the two halves of the input's channels; weight (offsets,
+// panels, channels, 16); width: a multiple of 8; plus (rows, width) or null.
+void sparse_layer(const float *x, int64_t x_step, int64_t x_channels, const float *skip,
+                  int64_t skip_step, int64_t skip_channels, const Pair *pairs,
+                  const int64_t *starts, int64_t offsets, int64_t block, const float *weight,
+                  const float *bias, const float *plus, int64_t relu, float *out, int64_t rows,
+                  int64_t width) {
+  static const Product multiply = widest();
+  const Rows in[] = {{x, x_step, x_channels}, {skip, skip_step, skip_channels}};
+  const int64_t channels = x_channels + skip_channels;
+  const int64_t per_offset = (width + kPanel - 1) / kPanel * channels * kPanel;
+  shared(rows, block, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      for (int64_t c = 0; c < width; ++c)
+        out[row * width + c] = plus ? bias[c] + plus[row * width + c] : bias[c];
+    const int64_t *at = starts + begin / block * offsets;
+    for (int64_t k = 0; k < offsets; ++k) {
+      const float *w = weight + k * per_offset;
+      for (int64_t i = 0, first = 0; i < 2; first += in[i++].channels)
+        if (in[i].channels)
+          multiply(in[i], pairs + at[k], at[k + 1] - at[k], w + first * kPanel, channels, out,
+                   width);
+    }
+    if (relu)
+      for (int64_t i = begin * width; i < end * width; ++i) out[i] = out[i] > 0 ? out[i] : 0;
+  });
+}
+}

@@ -1,0 +1,89 @@
+"""The compiled network against torch, on any coordinates."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from afov import native, runtimes
+from afov.errors import InputError
+from afov.kernel_maps import kernel_maps
+from afov.runtimes import native_runtime
+from afov.runtimes.native_runtime import NativeRuntime
+from afov.runtimes.torch_runtime import TorchRuntime
+from afov.unet import Shape
+from afov_train.export import folded
+from afov_train.network.unet import UNet
+from tests.afov_train.conftest import lived_in
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="no compiled library")
+
+# Widths that fill vectors and widths that do not, one block and several, both stems.
+SHAPES = (
+    Shape(3, 8, (8, 24, 16, 40, 16, 24, 8, 16), (1, 1, 1, 1, 1, 1, 1, 1)),
+    Shape(5, 5, (6, 11, 7, 13, 9, 3, 17, 10), (2, 1, 2, 1, 1, 2, 1, 2)),
+)
+coordinates = st.lists(
+    st.tuples(*[st.integers(-9, 9)] * 3), min_size=0, max_size=200, unique=True
+).map(lambda c: np.array(sorted(c), np.int32).reshape(-1, 3))
+
+
+class Model:
+    """As much of a model folder as a runtime reads."""
+
+    def __init__(self, shape):
+        self.shape, self.weights = shape, folded(lived_in(UNet(shape, 3, 21)).eval())
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=["wide", "odd"])
+def model(request):
+    return Model(request.param)
+
+
+def difference(model, coords):
+    """The largest difference between the two, relative to the largest value."""
+    features = np.random.default_rng(0).normal(size=(len(coords), 3)).astype(np.float32)
+    maps = kernel_maps(coords, model.shape.stem)
+    expected = TorchRuntime(model).run(features, maps)
+    got = NativeRuntime(model).run(features, maps)
+    assert got.shape == expected.shape and got.dtype == np.float32
+    return np.abs(got - expected).max(initial=0) / np.abs(expected).max(initial=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(coords=coordinates)
+def test_any_coordinates(model, coords):
+    assert difference(model, coords) < 1e-4
+
+
+@pytest.mark.parametrize("voxels", [0, 1])
+def test_next_to_nothing(model, voxels):
+    assert difference(model, np.zeros((voxels, 3), np.int32)) < 1e-4
+
+
+def test_a_whole_sweep_on_all_cores(model):
+    coords = np.random.default_rng(1).integers(-30, 30, (12000, 3))
+    assert difference(model, np.unique(coords, axis=0).astype(np.int32)) < 1e-4
+
+
+def test_without_the_library_auto_takes_another():
+    assert runtimes.preferred() == ("torch" if torch.cuda.is_available() else "native")
+    with mock.patch.object(runtimes, "library", lambda: None):
+        assert runtimes.preferred() == "torch"
+    with (
+        mock.patch.object(native_runtime, "library", lambda: None),
+        pytest.raises(InputError, match="was not built"),
+    ):
+        NativeRuntime(None)
+
+
+def test_it_needs_neither_torch_nor_a_compiler():
+    code = "import sys, afov.runtimes.native_runtime; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PATH": ""})
