@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+LANES, PANEL = 8, 16  # columns per vector and side by side, as network.cpp has them
+
 
 @cache
 def library() -> ctypes.CDLL | None:
@@ -42,3 +44,20 @@ def _argument(value: np.ndarray | int | float | None) -> Any:
     if isinstance(value, float):
         return ctypes.c_float(value)
     return None if value is None else ctypes.c_int64(value)
+
+
+def aligned(rows: int, width: int) -> np.ndarray:
+    """(rows, width) float32 that begins on a cache line: vectors across two cost a second load."""
+    raw = np.empty(rows * width + 16, np.float32)
+    start = -raw.ctypes.data % 64 // 4
+    return raw[start : start + rows * width].reshape(rows, width)
+
+
+def panels(weight: np.ndarray) -> np.ndarray:
+    """(K, Cin, Cout) float32 to (K, panels, Cin, 16), the order of the products; zeros beyond."""
+    offsets, cin, _ = weight.shape
+    wide = np.pad(weight, ((0, 0), (0, 0), (0, -weight.shape[2] % PANEL)))
+    split = wide.reshape(offsets, cin, -1, PANEL).transpose(0, 2, 1, 3)
+    result = aligned(split.size // PANEL, PANEL).reshape(split.shape)
+    result[:] = split
+    return result

@@ -4,8 +4,13 @@
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("fp-contract=fast")  // nothing here must equal NumPy to the bit
 #endif
+#include <cmath>
 #include <cstdint>
 #include <vector>
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include "shared.h"
 
@@ -151,5 +156,47 @@ void sparse_layer(const float *x, int64_t x_step, int64_t x_channels, const floa
     if (relu)
       for (int64_t i = begin * width; i < end * width; ++i) out[i] = out[i] > 0 ? out[i] : 0;
   });
+}
+
+// rows (n, width) become unit rows in place; weight: the phrases (panels, width, 16) of `classes`
+// classes that end at `ends`; class_id (n) counts from 1, score (n) is its softmax.
+void classify(float *rows, int64_t n, int64_t width, const float *weight, const int64_t *ends,
+              int64_t classes, float temperature, uint8_t *class_id, float *score) {
+  static const Product multiply = widest();
+  const int64_t columns = (ends[classes - 1] + kLanes - 1) / kLanes * kLanes;
+  shared(n, 256, [&](int64_t begin, int64_t end) {
+    std::vector<Pair> pairs;
+    std::vector<float> cosines((end - begin) * columns), logit(classes);
+    for (int64_t i = begin; i < end; ++i) {
+      pairs.push_back({int32_t(i - begin), int32_t(i)});
+      float *row = rows + i * width, square = 0;
+      for (int64_t c = 0; c < width; ++c) square += row[c] * row[c];
+      const float scale = 1 / std::max(std::sqrt(square), 1e-9f);
+      for (int64_t c = 0; c < width; ++c) row[c] *= scale;
+    }
+    multiply({rows, width, width}, pairs.data(), end - begin, weight, width, cosines.data(),
+             columns);
+    for (int64_t i = begin; i < end; ++i) {
+      const float *cosine = cosines.data() + (i - begin) * columns;
+      for (int64_t k = 0, at = 0; k < classes; ++k) {
+        logit[k] = cosine[at];
+        for (; at < ends[k]; ++at) logit[k] = std::max(logit[k], cosine[at]);
+      }
+      const int64_t best = std::max_element(logit.begin(), logit.end()) - logit.begin();
+      float sum = 0;
+      for (float value : logit) sum += std::exp((value - logit[best]) / temperature);
+      class_id[i] = uint8_t(best + 1);
+      score[i] = 1 / sum;
+    }
+  });
+}
+
+// Freed memory stays in the process: every sweep needs as much again, and the system would give
+// it page by page, zeroed, at a cost like the network's own.
+void keep_memory() {
+#if defined(__GLIBC__)
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 512 << 20);
+#endif
 }
 }

@@ -7,10 +7,9 @@ import numpy as np
 from afov.errors import InputError
 from afov.kernel_maps import KernelMaps
 from afov.model_folder import ModelFolder
-from afov.native import call, library
+from afov.native import LANES, aligned, call, library, panels
 from afov.unet import unet
 
-LANES, PANEL = 8, 16  # as afov/native/network.cpp has them
 BLOCK = 256  # output rows that stay in the cache
 
 # Rows of features, (V, C) float32; after a join the two halves of their channels.
@@ -33,12 +32,10 @@ class NativeRuntime:
                 "runtime 'native': the compiled library was not built; install afov where a C++ "
                 "compiler is, or use runtime 'torch' or 'onnxruntime'"
             )
+        call("keep_memory")
         self.shape = model.shape
         names = [name.removesuffix(".weight") for name in model.weights if name.endswith(".weight")]
-        self.weights: Weights = {
-            name: _packed(model.weights[f"{name}.weight"], model.weights[f"{name}.bias"])
-            for name in names
-        }
+        self.weights: Weights = {name: _folded(model, name) for name in names}
 
     def run(self, features: np.ndarray, maps: KernelMaps) -> np.ndarray:
         """(V, C) float32 features to (V, E) float32 embeddings."""
@@ -91,7 +88,7 @@ class _Sweep:
         self, x: Rows, name: str, pairs: _Pairs, plus: Rows | None = None, *, relu: bool = True
     ) -> Rows:
         weight, bias, channels = self.weights[name]
-        out = _empty(pairs.rows, len(bias))
+        out = aligned(pairs.rows, len(bias))
         halves = [(h, h.strides[0] // 4, h.shape[1]) for h in x] + [(None, 0, 0)]
         call(
             "sparse_layer", *halves[0], *halves[1],
@@ -101,15 +98,11 @@ class _Sweep:
         return (out[:, :channels],)
 
 
-def _packed(weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """(K, Cin, Cout) to (K, panels, Cin, 16), zeros beyond Cout; the bias with as many lanes."""
+def _folded(model: ModelFolder, name: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Weights in panels, the bias with as many lanes, and how many channels are meant."""
+    weight, bias = model.weights[f"{name}.weight"], model.weights[f"{name}.bias"]
     weight = weight.reshape(-1, *weight.shape[-2:])
-    offsets, cin, cout = weight.shape
-    wide = np.pad(weight, ((0, 0), (0, 0), (0, -cout % PANEL)))
-    panels = wide.reshape(offsets, cin, -1, PANEL).transpose(0, 2, 1, 3)
-    packed = _empty(panels.size, 1).reshape(panels.shape)
-    packed[:] = panels
-    return packed, np.pad(bias, (0, -cout % LANES)), cout
+    return panels(weight), np.pad(bias, (0, -len(bias) % LANES)), len(bias)
 
 
 def _by_child(up: np.ndarray) -> np.ndarray:
@@ -117,10 +110,3 @@ def _by_child(up: np.ndarray) -> np.ndarray:
     table = np.full((len(up), 8), -1, np.int32)
     table[np.arange(len(up)), up % 8] = up // 8
     return table
-
-
-def _empty(rows: int, width: int) -> np.ndarray:
-    """(rows, width) float32, on a cache line: rows that cross lines cost a second load."""
-    raw = np.empty(rows * width + 16, np.float32)
-    start = -raw.ctypes.data % 64 // 4
-    return raw[start : start + rows * width].reshape(rows, width)
