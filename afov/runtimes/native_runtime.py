@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
+from typing import Generic, TypeVar
+
 import numpy as np
 
 from afov.errors import InputError
@@ -12,8 +15,7 @@ from afov.unet import unet
 
 BLOCK = 256  # output rows that stay in the cache
 
-# Rows of features, (V, C) float32; after a join the two halves of their channels.
-Rows = tuple[np.ndarray, ...]
+Half = TypeVar("Half", bound=Sized)
 Weights = dict[str, tuple[np.ndarray, np.ndarray, int]]
 
 
@@ -40,10 +42,10 @@ class NativeRuntime:
     def run(self, features: np.ndarray, maps: KernelMaps) -> np.ndarray:
         """(V, C) float32 features to (V, E) float32 embeddings."""
         rows = (np.ascontiguousarray(features, np.float32),)
-        return np.ascontiguousarray(unet(self.shape, _Sweep(self.weights, maps), rows)[0])
+        return np.ascontiguousarray(unet(self.shape, _Floats(self.weights, maps), rows)[0])
 
 
-class _Pairs:
+class Pairs:
     """Pairs of rows that exist, (to, from), by block of output rows and then by offset."""
 
     def __init__(self, table: np.ndarray, missing: int) -> None:
@@ -53,49 +55,73 @@ class _Pairs:
         call("pairs_of", table, *table.shape, missing, BLOCK, self.pairs, self.starts)
 
 
-class _Sweep:
-    """The operations over one sweep's kernel maps."""
+class Layers(Generic[Half]):
+    """The operations over one sweep's kernel maps; a value is the halves of its channels."""
+
+    def __init__(self, maps: KernelMaps) -> None:
+        counts = [len(table) for table in maps.subm]
+        self.levels = [Pairs(table, len(table)) for table in maps.subm]
+        small = maps.stem is maps.subm[0]
+        self.stem = self.levels[0] if small else Pairs(maps.stem, counts[0])
+        self.children = [Pairs(t, n) for t, n in zip(maps.down, counts, strict=False)]
+        self.parents = [Pairs(_by_child(t), -1) for t in maps.up]
+        self.same = {n: Pairs(np.arange(n, dtype=np.int32)[:, None], -1) for n in counts}
+
+    def layer(
+        self, x: tuple[Half, ...], name: str, pairs: Pairs, plus: Half | None, relu: bool
+    ) -> Half:
+        """relu(bias + plus + a product per offset)."""
+        raise NotImplementedError
+
+    def subm(
+        self, x: tuple[Half, ...], name: str, level: int, plus: tuple[Half, ...] | None = None
+    ) -> tuple[Half, ...]:
+        pairs = self.stem if level < 0 else self.levels[level]
+        return (self.layer(x, name, pairs, plus[0] if plus else None, True),)
+
+    def down(self, x: tuple[Half, ...], name: str, level: int) -> tuple[Half, ...]:
+        return (self.layer(x, name, self.children[level], None, True),)
+
+    def up(self, x: tuple[Half, ...], name: str, level: int) -> tuple[Half, ...]:
+        return (self.layer(x, name, self.parents[level], None, True),)
+
+    def linear(self, x: tuple[Half, ...], name: str) -> tuple[Half, ...]:
+        return (self.layer(x, name, self.same[len(x[0])], None, False),)
+
+    def join(self, x: tuple[Half, ...], skip: tuple[Half, ...]) -> tuple[Half, ...]:
+        return (*x, *skip)
+
+    def has(self, name: str) -> bool:
+        raise NotImplementedError
+
+
+class _Floats(Layers[np.ndarray]):
+    """In float32; a half is (V, C), its rows padded to a multiple of 8."""
 
     def __init__(self, weights: Weights, maps: KernelMaps) -> None:
+        super().__init__(maps)
         self.weights = weights
-        counts = [len(table) for table in maps.subm]
-        self.levels = [_Pairs(table, len(table)) for table in maps.subm]
-        small = maps.stem is maps.subm[0]
-        self.stem = self.levels[0] if small else _Pairs(maps.stem, counts[0])
-        self.children = [_Pairs(t, n) for t, n in zip(maps.down, counts, strict=False)]
-        self.parents = [_Pairs(_by_child(t), -1) for t in maps.up]
 
     def has(self, name: str) -> bool:
         return name in self.weights
 
-    def subm(self, x: Rows, name: str, level: int, plus: Rows | None = None) -> Rows:
-        return self._layer(x, name, self.stem if level < 0 else self.levels[level], plus)
-
-    def down(self, x: Rows, name: str, level: int) -> Rows:
-        return self._layer(x, name, self.children[level])
-
-    def up(self, x: Rows, name: str, level: int) -> Rows:
-        return self._layer(x, name, self.parents[level])
-
-    def linear(self, x: Rows, name: str) -> Rows:
-        every = np.arange(len(x[0]), dtype=np.int32)[:, None]
-        return self._layer(x, name, _Pairs(every, -1), relu=False)
-
-    def join(self, x: Rows, skip: Rows) -> Rows:
-        return (*x, *skip)
-
-    def _layer(
-        self, x: Rows, name: str, pairs: _Pairs, plus: Rows | None = None, *, relu: bool = True
-    ) -> Rows:
+    def layer(
+        self,
+        x: tuple[np.ndarray, ...],
+        name: str,
+        pairs: Pairs,
+        plus: np.ndarray | None,
+        relu: bool,
+    ) -> np.ndarray:
         weight, bias, channels = self.weights[name]
         out = aligned(pairs.rows, len(bias))
         halves = [(h, h.strides[0] // 4, h.shape[1]) for h in x] + [(None, 0, 0)]
         call(
             "sparse_layer", *halves[0], *halves[1],
             pairs.pairs, pairs.starts, pairs.offsets, BLOCK,
-            weight, bias, plus[0] if plus else None, int(relu), out, *out.shape,
+            weight, bias, plus, int(relu), out, *out.shape,
         )  # fmt: skip
-        return (out[:, :channels],)
+        return out[:, :channels]
 
 
 def _folded(model: ModelFolder, name: str) -> tuple[np.ndarray, np.ndarray, int]:
