@@ -12,7 +12,10 @@ setup(
         # A plain shared library, loaded with ctypes. Without a compiler NumPy does the same.
         Extension(
             "afov.native._afov",
-            [f"afov/native/{name}.cpp" for name in ("afov", "network", "network16", "shared", "voxels")],
+            [
+                f"afov/native/{name}.cpp"
+                for name in ("afov", "network", "network16", "shared", "voxels")
+            ],
             depends=["afov/native/shared.h"],
             extra_compile_args=[
                 "-O3",

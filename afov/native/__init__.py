@@ -20,6 +20,11 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
+def integers() -> bool:
+    """Whether the library was built and this processor multiplies 16 bits at a time (AVX2)."""
+    return library() is not None and bool(call("has_integers"))
+
+
 def address(array: np.ndarray) -> ctypes.c_void_p:
     """Where an array's data begins; it must be contiguous and outlive the call."""
     assert array.flags.c_contiguous

@@ -109,24 +109,23 @@ Product widest() {
 
 extern "C" {
 
-// table (rows, offsets), `missing` where there is no neighbour; pairs has room for every entry,
-// starts for one place per block and offset, and one more. Within a block of rows the pairs lie
-// by offset. Returns how many there are.
-int64_t pairs_of(const int32_t *table, int64_t rows, int64_t offsets, int64_t missing,
-                 int64_t block, Pair *pairs, int64_t *starts) {
-  Pair *next = pairs;
-  for (int64_t begin = 0; begin < rows; begin += block) {
-    const int64_t end = std::min(rows, begin + block);
+// table (rows, offsets), `missing` where there is no neighbour, to the pairs that exist: those of
+// a block of rows begin where its part of the table does, and lie by offset. starts (blocks,
+// offsets + 1): where each offset's begin, and the last one's end.
+void pairs_of(const int32_t *table, int64_t rows, int64_t offsets, int64_t missing, int64_t block,
+              Pair *pairs, int64_t *starts) {
+  shared(rows, block, [&](int64_t begin, int64_t end) {
+    Pair *next = pairs + begin * offsets;
+    int64_t *at = starts + begin / block * (offsets + 1);
     for (int64_t k = 0; k < offsets; ++k) {
-      *starts++ = next - pairs;
+      *at++ = next - pairs;
       for (int64_t row = begin; row < end; ++row) {
         *next = {int32_t(row), table[row * offsets + k]};
         next += next->from != missing;
       }
     }
-  }
-  *starts = next - pairs;
-  return *starts;
+    *at = next - pairs;
+  });
 }
 
 // out (rows, width) = bias + plus + sum over offsets and inputs, and not below 0 if `relu` says so.
@@ -145,7 +144,7 @@ void sparse_layer(const float *x, int64_t x_step, int64_t x_channels, const floa
     for (int64_t row = begin; row < end; ++row)
       for (int64_t c = 0; c < width; ++c)
         out[row * width + c] = plus ? bias[c] + plus[row * width + c] : bias[c];
-    const int64_t *at = starts + begin / block * offsets;
+    const int64_t *at = starts + begin / block * (offsets + 1);
     for (int64_t k = 0; k < offsets; ++k) {
       const float *w = weight + k * per_offset;
       for (int64_t i = 0, first = 0; i < 2; first += in[i++].channels)

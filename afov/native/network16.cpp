@@ -145,7 +145,7 @@ void sparse_layer16(const int16_t *x, const float *x_scale, int64_t x_step, int6
   const int64_t per_offset = (width + kPanel - 1) / kPanel * channels * kPanel;
   shared(rows, block, [&](int64_t begin, int64_t end) {
     std::fill(out + begin * width, out + end * width, 0.0f);
-    const int64_t *at = starts + begin / block * offsets;
+    const int64_t *at = starts + begin / block * (offsets + 1);
     for (int64_t k = 0; k < offsets; ++k) {
       const int16_t *w = weight + k * per_offset;
       for (int64_t i = 0, first = 0; i < 2; first += in[i++].channels)

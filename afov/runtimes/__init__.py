@@ -10,9 +10,9 @@ import numpy as np
 from afov.errors import InputError
 from afov.kernel_maps import KernelMaps
 from afov.model_folder import ModelFolder
-from afov.native import library
+from afov.native import integers, library
 
-RuntimeName = Literal["auto", "native", "onnxruntime", "torch"]
+RuntimeName = Literal["auto", "native", "native16", "onnxruntime", "torch"]
 
 
 class Runtime(Protocol):
@@ -37,6 +37,10 @@ def open_runtime(model: ModelFolder, name: RuntimeName = "auto") -> Runtime:
         from afov.runtimes.native_runtime import NativeRuntime
 
         return NativeRuntime(model)
+    if name == "native16":
+        from afov.runtimes.integer_runtime import IntegerRuntime
+
+        return IntegerRuntime(model)
     if name == "torch":
         if not _torch():
             raise InputError("runtime 'torch': torch is not installed; use runtime 'onnxruntime'")
@@ -53,13 +57,14 @@ def open_runtime(model: ModelFolder, name: RuntimeName = "auto") -> Runtime:
 def preferred() -> RuntimeName:
     """What "auto" means here: torch on a GPU, else the compiled network, torch, ONNX Runtime.
 
-    On a CPU the first two do only the arithmetic of neighbours that exist, ONNX Runtime that of
-    all 27 (docs/performance.md).
+    On a CPU ONNX Runtime does the arithmetic of all 27 neighbours, the others only that of those
+    which exist; in 16 bits the compiled network gives the same labels, sooner
+    (docs/performance.md).
     """
     if _torch() and _gpu():
         return "torch"
     if library() is not None:
-        return "native"
+        return "native16" if integers() else "native"
     return "torch" if _torch() else "onnxruntime"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from afov.errors import InputError
 from afov.kernel_maps import KernelMaps, kernel_maps
 from afov.model_folder import ModelFolder
-from afov.native import LANES, PANEL, aligned, call, library
+from afov.native import LANES, PANEL, aligned, call, integers
 from afov.runtimes.native_runtime import BLOCK, Layers, Pairs
 from afov.unet import unet
 
@@ -44,11 +44,6 @@ class Weights:
     bias: np.ndarray
 
 
-def available() -> bool:
-    """Whether the library was built and this processor has the instructions (AVX2, FMA)."""
-    return library() is not None and bool(call("has_integers"))
-
-
 class IntegerRuntime:
     """The student's flow on afov/native/network16.cpp, on all cores.
 
@@ -59,7 +54,7 @@ class IntegerRuntime:
     name = "native16"
 
     def __init__(self, model: ModelFolder) -> None:
-        if not available():
+        if not integers():
             raise InputError(
                 "runtime 'native16': needs the compiled library and a processor with AVX2; use "
                 "runtime 'native', 'torch' or 'onnxruntime'"
@@ -69,13 +64,16 @@ class IntegerRuntime:
         self.weights: dict[str, Weights] = {}
         # One voxel goes through, and every layer's weights are laid out.
         channels = model.weights["stem.weight"].shape[1]
-        self.run(np.zeros((1, channels), np.float32), kernel_maps(np.zeros((1, 3), np.int32), model.shape.stem))
+        self.run(
+            np.zeros((1, channels), np.float32),
+            kernel_maps(np.zeros((1, 3), np.int32), model.shape.stem),
+        )
 
     def run(self, features: np.ndarray, maps: KernelMaps) -> np.ndarray:
         """(V, C) float32 features to (V, E) float32 embeddings."""
         channels = features.shape[1]
         floats = np.pad(features, ((0, 0), (0, -channels % LANES)))
-        rows = _empty(*floats.shape, channels)
+        rows = _empty(len(floats), floats.shape[1], channels)
         call("quantize_rows", floats, *floats.shape, rows.integers, rows.scale)
         (out,) = unet(self.model.shape, _Integers(self.model, self.weights, maps), (rows,))
         return np.ascontiguousarray(out.floats[:, : out.channels])

@@ -50,8 +50,8 @@ class Pairs:
 
     def __init__(self, table: np.ndarray, missing: int) -> None:
         self.rows, self.offsets = table.shape
-        self.pairs = np.empty((table.size + 1, 2), np.int32)
-        self.starts = np.empty(-(-self.rows // BLOCK) * self.offsets + 1, np.int64)
+        self.pairs = np.empty((table.size, 2), np.int32)
+        self.starts = np.empty((-(-self.rows // BLOCK), self.offsets + 1), np.int64)
         call("pairs_of", table, *table.shape, missing, BLOCK, self.pairs, self.starts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from unittest import mock
@@ -16,6 +17,7 @@ from afov import native, runtimes
 from afov.errors import InputError
 from afov.kernel_maps import kernel_maps
 from afov.runtimes import native_runtime
+from afov.runtimes.integer_runtime import IntegerRuntime
 from afov.runtimes.native_runtime import NativeRuntime
 from afov.runtimes.torch_runtime import TorchRuntime
 from afov.unet import Shape
@@ -23,7 +25,10 @@ from afov_train.export import folded
 from afov_train.network.unet import UNet
 from tests.afov_train.conftest import lived_in
 
-pytestmark = pytest.mark.skipif(native.library() is None, reason="no compiled library")
+pytestmark = [
+    pytest.mark.skipif(native.library() is None, reason="no compiled library"),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU torch runs in another order"),
+]
 
 # Widths that fill vectors and widths that do not, one block and several, both stems.
 SHAPES = (
@@ -47,12 +52,12 @@ def model(request):
     return Model(request.param)
 
 
-def difference(model, coords):
+def difference(model, coords, runtime=NativeRuntime):
     """The largest difference between the two, relative to the largest value."""
     features = np.random.default_rng(0).normal(size=(len(coords), 3)).astype(np.float32)
     maps = kernel_maps(coords, model.shape.stem)
     expected = TorchRuntime(model).run(features, maps)
-    got = NativeRuntime(model).run(features, maps)
+    got = runtime(model).run(features, maps)
     assert got.shape == expected.shape and got.dtype == np.float32
     return np.abs(got - expected).max(initial=0) / np.abs(expected).max(initial=1e-9)
 
@@ -73,8 +78,30 @@ def test_a_whole_sweep_on_all_cores(model):
     assert difference(model, np.unique(coords, axis=0).astype(np.int32)) < 1e-4
 
 
+@pytest.mark.skipif(not native.integers(), reason="no AVX2")
+@settings(max_examples=30, deadline=None)
+@given(coords=coordinates)
+def test_integers_are_near(model, coords):
+    assert difference(model, coords, IntegerRuntime) < 2e-3
+
+
+@pytest.mark.skipif(not native.integers(), reason="no AVX2")
+@pytest.mark.parametrize("size", [0.0, 1e-10, 1e4])
+def test_integers_hold_their_sums(model, size):
+    """Weights and features at their worst: all of one sign, all of one size."""
+    loud = copy.copy(model)
+    loud.weights = {k: np.full_like(v, 1 / np.prod(v.shape[:-1])) for k, v in model.weights.items()}
+    coords = np.stack(np.meshgrid(*[np.arange(6)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    features = np.full((len(coords), 3), size, np.float32)
+    maps = kernel_maps(coords.astype(np.int32), loud.shape.stem)
+    expected = TorchRuntime(loud).run(features, maps)
+    np.testing.assert_allclose(IntegerRuntime(loud).run(features, maps), expected, rtol=2e-3)
+
+
 def test_without_the_library_auto_takes_another():
-    assert runtimes.preferred() == ("torch" if torch.cuda.is_available() else "native")
+    assert runtimes.preferred() == ("native16" if native.integers() else "native")
+    with mock.patch.object(runtimes, "integers", lambda: False):
+        assert runtimes.preferred() == "native"
     with mock.patch.object(runtimes, "library", lambda: None):
         assert runtimes.preferred() == "torch"
     with (
