@@ -1,5 +1,7 @@
 """Packages that pip installs; `afov_ros` is installed by CMake, beside the messages it needs."""
 
+from pathlib import Path
+
 from setuptools import Extension, find_packages, setup
 
 setup(
@@ -12,10 +14,7 @@ setup(
         # A plain shared library, loaded with ctypes. Without a compiler NumPy does the same.
         Extension(
             "afov.native._afov",
-            [
-                f"afov/native/{name}.cpp"
-                for name in ("afov", "network", "network16", "shared", "voxels")
-            ],
+            sorted(map(str, Path("afov/native").glob("*.cpp"))),
             depends=["afov/native/shared.h"],
             extra_compile_args=[
                 "-O3",
