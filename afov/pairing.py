@@ -70,9 +70,8 @@ def _compiled(xyz: np.ndarray, image: CameraImage, min_depth: float) -> Pairs:
     limits = np.array([min_depth, camera.width, camera.height, camera.valid_radius**2])
     point, row, col = np.empty((3, len(xyz)), np.int64)
     depth = np.empty(len(xyz))
-    found = call(
-        "pair_points", xyz, len(xyz), pose, K, camera.coefficients, limits, point, row, col, depth
-    )
+    lens = camera.coefficients if camera.D.any() else None
+    found = call("pair_points", xyz, len(xyz), pose, K, lens, limits, point, row, col, depth)
     return Pairs(point[:found], row[:found], col[:found], depth[:found])
 
 

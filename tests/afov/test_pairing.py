@@ -98,8 +98,8 @@ def test_compiled_pairs_are_numpys(model: str, D: tuple[float, ...], seed: int, 
     if native.library() is None:
         pytest.skip("the compiled library was not built")
     rng = np.random.default_rng(seed)
-    xyz = rng.uniform(-far, far, (300, 3)).astype(np.float32)
-    xyz[::17] = rng.choice([np.nan, np.inf, -np.inf, 0, 1e38], (18, 3))
+    xyz = rng.uniform(-far, far, (15000, 3)).astype(np.float32)
+    xyz[::17] = rng.choice([np.nan, np.inf, -np.inf, 0, 1e38], xyz[::17].shape)
     pose = matrix_from(rng.normal(size=4), rng.normal(size=3))
     K = np.array([[500.0, rng.choice([0, 0.3]), 400], [0, 510, 220], [0, 0, 1]])
     camera = Camera(800, 450, K, model, np.array(D))
