@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from unittest import mock
 
-import numpy as np
 import torch
 from compare import Row, by_turns, real_sweep, run
 

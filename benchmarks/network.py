@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
-from compare import Row, by_turns, real_sweep, run
+from compare import Row, Work, by_turns, real_sweep, run
 
 from afov.frames import Sweep
 from afov.inputs import inputs
 from afov.kernel_maps import KernelMaps, kernel_maps
 from afov.model_folder import ModelFolder
 from afov.native import integers
+from afov.runtimes import Runtime
 from afov.runtimes.integer_runtime import IntegerRuntime
 from afov.runtimes.native_runtime import NativeRuntime
 from afov.runtimes.torch_runtime import TorchRuntime
@@ -34,11 +35,9 @@ class Products:
     def has(self, name: str) -> bool:
         return f"{name}.weight" in self.weights
 
-    def _layer(self, name: str, pairs: int) -> Any:
-        self.flop += 2.0 * pairs * self.weights[f"{name}.weight"].shape[-2:][0] * self._out(name)
-
-    def _out(self, name: str) -> int:
-        return len(self.weights[f"{name}.bias"])
+    def _layer(self, name: str, pairs: int) -> None:
+        cin, cout = self.weights[f"{name}.weight"].shape[-2:]
+        self.flop += 2.0 * pairs * cin * cout
 
     def subm(self, x: int, name: str, level: int, plus: int | None = None) -> int:
         table = self.maps.stem if level < 0 else self.maps.subm[level]
@@ -90,13 +89,17 @@ def rows(repeat: int) -> list[Row]:
         maps = kernel_maps(voxels.coords, model.shape.stem)
         count = Products(model.weights, maps)
         unet(model.shape, count, len(voxels))
-        runtimes = {"native": NativeRuntime(model), "torch": TorchRuntime(model)}
+        runtimes: dict[str, Runtime] = {
+            "native": NativeRuntime(model),
+            "torch": TorchRuntime(model),
+        }
         if integers():
             runtimes["native16"] = IntegerRuntime(model)
-        works = {name: lambda r=r: r.run(features, maps) for name, r in runtimes.items()}
-        tensor = torch.from_numpy(features)
-        works["spconv"] = lambda: network(tensor, coords, 1)  # noqa: B023
-        works["product"] = lambda: torch.mm(square, square)
+        works: dict[str, Work] = {
+            name: partial(runtime.run, features, maps) for name, runtime in runtimes.items()
+        }
+        works["spconv"] = partial(network, torch.from_numpy(features), coords, 1)
+        works["product"] = partial(torch.mm, square, square)
         times = by_turns(repeat, **works)
         machine = 2 * 2048**3 / np.median(times["product"])
         for name in runtimes:

@@ -6,6 +6,7 @@
 #endif
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 #if defined(__GLIBC__)
@@ -105,6 +106,17 @@ Product widest() {
   return product_anywhere;
 }
 
+void make_unit(float *row, int64_t width) {
+  float sums[kLanes] = {};  // side by side, or every addition would wait for the one before
+  int64_t c = 0;
+  for (; c + kLanes <= width; c += kLanes)
+    for (int64_t lane = 0; lane < kLanes; ++lane) sums[lane] += row[c + lane] * row[c + lane];
+  for (; c < width; ++c) sums[0] += row[c] * row[c];
+  const float square = std::accumulate(sums, sums + kLanes, 0.0f);
+  const float scale = 1 / std::max(std::sqrt(square), 1e-9f);
+  for (c = 0; c < width; ++c) row[c] *= scale;
+}
+
 }  // namespace
 
 extern "C" {
@@ -168,10 +180,7 @@ void classify(float *rows, int64_t n, int64_t width, const float *weight, const 
     std::vector<float> cosines((end - begin) * columns), logit(classes);
     for (int64_t i = begin; i < end; ++i) {
       pairs.push_back({int32_t(i - begin), int32_t(i)});
-      float *row = rows + i * width, square = 0;
-      for (int64_t c = 0; c < width; ++c) square += row[c] * row[c];
-      const float scale = 1 / std::max(std::sqrt(square), 1e-9f);
-      for (int64_t c = 0; c < width; ++c) row[c] *= scale;
+      make_unit(rows + i * width, width);
     }
     multiply({rows, width, width}, pairs.data(), end - begin, weight, width, cosines.data(),
              columns);

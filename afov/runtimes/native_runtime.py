@@ -13,7 +13,7 @@ from afov.model_folder import ModelFolder
 from afov.native import LANES, aligned, call, library, panels
 from afov.unet import unet
 
-BLOCK = 256  # output rows that stay in the cache
+BLOCK = 128  # output rows that stay in the cache
 
 Half = TypeVar("Half", bound=Sized)
 Weights = dict[str, tuple[np.ndarray, np.ndarray, int]]
