@@ -21,10 +21,23 @@
 
 namespace {
 
-typedef float Lanes __attribute__((vector_size(32), aligned(4), may_alias));
-constexpr int64_t kLanes = 8;
+// Vectors of floats that may lie anywhere. In structs, because a template would forget that.
+struct Eight {
+  typedef float V __attribute__((vector_size(32), aligned(4), may_alias));
+};
+struct Four {
+  typedef float V __attribute__((vector_size(16), aligned(4), may_alias));
+};
+constexpr int64_t kLanes = 8;           // rows are as wide as a multiple of this
 constexpr int64_t kPanel = 2 * kLanes;  // columns that weights lie side by side in
-constexpr int64_t kTile = 6;            // 6 x 2 sums, 2 weights and 1 input fill 16 registers
+
+// Rows of a tile: its sums, a row of weights and an input fill the registers.
+template <typename Lanes>
+constexpr int kTile = 6;  // 16 registers of eight, as AVX2 has, or 32 of four, as ARM
+#ifdef X86
+template <>
+constexpr int kTile<Four> = 2;  // 16 of four
+#endif
 
 struct Pair {
   int32_t to, from;
@@ -38,48 +51,51 @@ struct Rows {
 
 #define INLINE inline __attribute__((always_inline))
 
-// out[pair.to] += in[pair.from] W for `count` pairs and Wide * 8 columns.
-template <int count, int wide>
+// out[pair.to] += in[pair.from] W for `count` pairs and `wide` vectors of columns.
+template <typename Lanes, int count, int wide>
 INLINE void tile(const Rows &in, const Pair *pairs, const float *weight, float *out,
                  int64_t width) {
+  using V = typename Lanes::V;
+  constexpr int kFloats = sizeof(V) / sizeof(float);
   const float *from[count];
   float *to[count];
-  Lanes sum[count][wide];
+  V sum[count][wide];
   for (int r = 0; r < count; ++r) {
     from[r] = in.data + pairs[r].from * in.step;
     to[r] = out + pairs[r].to * width;
-    for (int v = 0; v < wide; ++v) sum[r][v] = *(const Lanes *)(to[r] + v * kLanes);
+    for (int v = 0; v < wide; ++v) sum[r][v] = *(const V *)(to[r] + v * kFloats);
   }
   for (int64_t c = 0; c < in.channels; ++c, weight += kPanel)
     for (int r = 0; r < count; ++r)
-      for (int v = 0; v < wide; ++v)
-        sum[r][v] += from[r][c] * *(const Lanes *)(weight + v * kLanes);
+      for (int v = 0; v < wide; ++v) sum[r][v] += from[r][c] * *(const V *)(weight + v * kFloats);
   for (int r = 0; r < count; ++r)
-    for (int v = 0; v < wide; ++v) *(Lanes *)(to[r] + v * kLanes) = sum[r][v];
+    for (int v = 0; v < wide; ++v) *(V *)(to[r] + v * kFloats) = sum[r][v];
 }
 
-template <int wide>
+template <typename Lanes, int wide>
 INLINE void panel(const Rows &in, const Pair *pairs, int64_t count, const float *weight,
                   float *out, int64_t width) {
-  for (; count >= kTile; count -= kTile, pairs += kTile)
-    tile<kTile, wide>(in, pairs, weight, out, width);
+  for (; count >= kTile<Lanes>; count -= kTile<Lanes>, pairs += kTile<Lanes>)
+    tile<Lanes, kTile<Lanes>, wide>(in, pairs, weight, out, width);
   switch (count) {
-    case 5: return tile<5, wide>(in, pairs, weight, out, width);
-    case 4: return tile<4, wide>(in, pairs, weight, out, width);
-    case 3: return tile<3, wide>(in, pairs, weight, out, width);
-    case 2: return tile<2, wide>(in, pairs, weight, out, width);
-    case 1: return tile<1, wide>(in, pairs, weight, out, width);
+    case 5: return tile<Lanes, 5, wide>(in, pairs, weight, out, width);
+    case 4: return tile<Lanes, 4, wide>(in, pairs, weight, out, width);
+    case 3: return tile<Lanes, 3, wide>(in, pairs, weight, out, width);
+    case 2: return tile<Lanes, 2, wide>(in, pairs, weight, out, width);
+    case 1: return tile<Lanes, 1, wide>(in, pairs, weight, out, width);
   }
 }
 
 // All columns; weight (panels, channels of all inputs, kPanel), from this input's first channel.
+template <typename Lanes>
 INLINE void product(const Rows &in, const Pair *pairs, int64_t count, const float *weight,
                     int64_t channels, float *out, int64_t width) {
+  constexpr int kHalf = kLanes * sizeof(float) / sizeof(typename Lanes::V);
   for (int64_t column = 0; column < width; column += kPanel, weight += channels * kPanel)
     if (width - column > kLanes)
-      panel<2>(in, pairs, count, weight, out + column, width);
+      panel<Lanes, 2 * kHalf>(in, pairs, count, weight, out + column, width);
     else
-      panel<1>(in, pairs, count, weight, out + column, width);
+      panel<Lanes, kHalf>(in, pairs, count, weight, out + column, width);
 }
 
 using Product = void (*)(const Rows &, const Pair *, int64_t, const float *, int64_t, float *,
@@ -87,7 +103,7 @@ using Product = void (*)(const Rows &, const Pair *, int64_t, const float *, int
 
 void product_anywhere(const Rows &in, const Pair *pairs, int64_t count, const float *weight,
                       int64_t channels, float *out, int64_t width) {
-  product(in, pairs, count, weight, channels, out, width);
+  product<Four>(in, pairs, count, weight, channels, out, width);
 }
 
 #ifdef X86
@@ -95,7 +111,7 @@ __attribute__((target("avx2,fma"))) void product_avx2(const Rows &in, const Pair
                                                       int64_t count, const float *weight,
                                                       int64_t channels, float *out,
                                                       int64_t width) {
-  product(in, pairs, count, weight, channels, out, width);
+  product<Eight>(in, pairs, count, weight, channels, out, width);
 }
 #endif
 
