@@ -60,7 +60,7 @@ demo: $(ROS_INSTALLED)
 	$(BIN)/python -m afov_train.demo --out demo
 
 bench: $(ROS_INSTALLED)
-	$(BIN)/python benchmarks/sweep_parts.py
+	$(BIN)/python benchmarks/all.py
 
 clean:
 	rm -rf build demo runs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -11,6 +12,9 @@ from afov.errors import InputError
 from afov.kernel_maps import KernelMaps
 from afov.model_folder import ModelFolder
 from afov.native import integers, library
+
+# NVIDIA's driver, a Jetson's, AMD's, and Windows' for Linux.
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/kfd", "/dev/dxg")
 
 RuntimeName = Literal["auto", "native", "native16", "onnxruntime", "torch"]
 
@@ -73,6 +77,9 @@ def _torch() -> bool:
 
 
 def _gpu() -> bool:
+    # Without a driver there is no need to import torch, which takes long and holds memory.
+    if not any(Path(device).exists() for device in GPU_DEVICES):
+        return False
     import torch
 
     return torch.cuda.is_available()
