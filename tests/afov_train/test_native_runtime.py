@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import numpy as np
@@ -96,6 +98,22 @@ def test_integers_hold_their_sums(model, size):
     maps = kernel_maps(coords.astype(np.int32), loud.shape.stem)
     expected = TorchRuntime(loud).run(features, maps)
     np.testing.assert_allclose(IntegerRuntime(loud).run(features, maps), expected, rtol=2e-3)
+
+
+def test_threads_and_forked_children_may_share_it(model):
+    coords = np.unique(np.random.default_rng(2).integers(-9, 9, (3000, 3)), axis=0)
+    maps = kernel_maps(coords.astype(np.int32), model.shape.stem)
+    features = np.ones((len(coords), 3), np.float32)
+    runtime = NativeRuntime(model)
+    expected = runtime.run(features, maps)
+    with ThreadPoolExecutor(4) as threads:
+        for got in threads.map(lambda _: runtime.run(features, maps), range(20)):
+            np.testing.assert_array_equal(got, expected)
+    child = os.fork()
+    if not child:
+        same = np.array_equal(runtime.run(features, maps), expected)
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_without_the_library_auto_takes_another():
