@@ -26,7 +26,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 venv: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml setup.py afov/native/afov.cpp constraints.txt requirements-$(ROS_DISTRO).txt
+$(INSTALLED): pyproject.toml setup.py $(wildcard afov/native/*.cpp afov/native/*.h) constraints.txt requirements-$(ROS_DISTRO).txt
 	@test -n "$(PYTHON)" || { echo "make: needs Python 3.10, 3.11 or 3.12 with its venv module" \
 		"(Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -61,7 +61,7 @@ demo: $(ROS_INSTALLED)
 	$(BIN)/python -m afov_train.demo --out demo
 
 bench: $(ROS_INSTALLED)
-	$(BIN)/python benchmarks/sweep_parts.py
+	$(BIN)/python benchmarks/all.py
 
 clean:
 	rm -rf build demo runs

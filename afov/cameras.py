@@ -101,7 +101,8 @@ class Camera:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             normal = xyz[:, :2] / depth[:, None]
             normal[~(depth > 0)] = np.nan
-            uv = self._distort(normal) @ self.K[:2, :2].T + self.K[:2, 2]
+            x, y = self._distort(normal).T
+            uv = np.stack([x * a + y * b + c for a, b, c in self.K[:2]], 1)
         return uv, depth
 
     @cached_property
@@ -113,7 +114,7 @@ class Camera:
         if self.distortion_model == "equidistant":
             # theta_d = theta (1 + k1 s + k2 s^2 + ...), s = theta^2.
             return _first_root(np.append(1, self.D) * [1, 3, 5, 7, 9][: len(self.D) + 1])
-        k1, k2, _, _, k3, k4, k5, k6 = self._coefficients[:8]
+        k1, k2, _, _, k3, k4, k5, k6 = self.coefficients[:8]
         above, below = Polynomial([1, k1, k2, k3]), Polynomial([1, k4, k5, k6])
         # The derivative of r above(s) / below(s), s = r^2, times below(s)^2.
         rise = above * below + 2 * Polynomial([0, 1]) * (
@@ -121,8 +122,8 @@ class Camera:
         )
         return min(_first_root(rise.coef), _first_root(below.coef))
 
-    @property
-    def _coefficients(self) -> np.ndarray:
+    @cached_property
+    def coefficients(self) -> np.ndarray:
         """k1 k2 p1 p2 k3 k4 k5 k6 s1 s2 s3 s4 (OpenCV's order), zeros where D ends."""
         return np.pad(self.D, (0, 14 - len(self.D)))[:12]
 
@@ -132,7 +133,7 @@ class Camera:
             return self._fisheye(normal)
         if not self.D.any():
             return normal
-        k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = self._coefficients
+        k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = self.coefficients
         x, y = normal[:, 0], normal[:, 1]
         r2 = x * x + y * y
         radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from afov.native import call, library
 from afov.voxels import pack
 
 LEVELS = 5
@@ -37,21 +38,24 @@ def kernel_maps(coords: np.ndarray, stem: int = 3) -> KernelMaps:
         coords: (V, 3) int32 in lexicographic order, none twice, as `VoxelGrid` gives them.
         stem: kernel of the first convolution, odd.
     """
-    levels, down, up = [coords], [], []
+    built = library() is not None
+    neighbours, stride = (
+        (_compiled_neighbours, _compiled_stride) if built else (_neighbours, _stride)
+    )
+    levels, down, up = [np.ascontiguousarray(coords, np.int32)], [], []
     for _ in range(LEVELS - 1):
-        fine = levels[-1]
-        coarse, to_child, to_parent = _stride(fine)
+        coarse, to_child, to_parent = stride(levels[-1])
         levels.append(coarse)
         down.append(to_child)
         up.append(to_parent)
-    keys = [pack(level) for level in levels]
-    subm = tuple(_neighbours(key, 3) for key in keys)
-    first = subm[0] if stem == 3 else _neighbours(keys[0], stem)
+    subm = tuple(neighbours(level, 3) for level in levels)
+    first = subm[0] if stem == 3 else neighbours(levels[0], stem)
     return KernelMaps(subm, first, tuple(down), tuple(up))
 
 
-def _neighbours(keys: np.ndarray, kernel: int) -> np.ndarray:
-    """(V, kernel^3) table from sorted keys; each pair is found once and entered both ways."""
+def _neighbours(coords: np.ndarray, kernel: int) -> np.ndarray:
+    """(V, kernel^3) table; each pair is found once and entered both ways."""
+    keys = pack(coords)
     count, half = len(keys), kernel**3 // 2
     table = np.full((count, kernel**3), count, np.int32)
     table[:, half] = np.arange(count)
@@ -77,3 +81,17 @@ def _stride(fine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     table = np.full((len(keys), 8), len(fine), np.int32)
     table[parent, child] = np.arange(len(fine))
     return parents[first], table, (8 * parent + child).astype(np.int32)
+
+
+def _compiled_neighbours(coords: np.ndarray, kernel: int) -> np.ndarray:
+    table = np.empty((len(coords), kernel**3), np.int32)
+    call("neighbours", coords, len(coords), kernel, table)
+    return table
+
+
+def _compiled_stride(fine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    count = len(fine)
+    coarse, up = np.empty((count, 3), np.int32), np.empty(count, np.int32)
+    table = np.empty((count, 8), np.int32)
+    found = call("stride", fine, count, coarse, table, up)
+    return coarse[:found], table[:found], up

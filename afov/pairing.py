@@ -10,6 +10,7 @@ import numpy as np
 from afov.cameras import Camera
 from afov.errors import InputError
 from afov.frames import CameraImage
+from afov.native import call, library
 
 MIN_DEPTH = 1.0  # metres, as the official code
 
@@ -41,23 +42,44 @@ def pair(
         xyz: (N, 3) float32, metres, LiDAR frame; points that are not finite pair with nothing.
         occlusion: leave out points that a clearly nearer one hides.
     """
-    turn, shift = image.camera_from_lidar[:3, :3], image.camera_from_lidar[:3, 3]
+    xyz = np.ascontiguousarray(xyz, np.float64)
+    # The compiled form has every lens but the fisheye.
+    built = library() is not None and image.camera.distortion_model != "equidistant"
+    pairs = (_compiled if built else _pair)(xyz, image, min_depth)
+    return _visible(pairs, image.camera) if occlusion else pairs
+
+
+def _pair(xyz: np.ndarray, image: CameraImage, min_depth: float) -> Pairs:
+    x, y, z = xyz.T
     with np.errstate(invalid="ignore", over="ignore"):
-        local = xyz.astype(np.float64) @ turn.T + shift
+        # One by one: the order of a matrix product is the library's own.
+        rows = [x * a + y * b + z * c + d for a, b, c, d in image.camera_from_lidar[:3]]
+        local = np.stack(rows, 1)
         ahead = np.flatnonzero((local[:, 2] > min_depth) & np.isfinite(local).all(1))
         uv, depth = image.camera.project(local[ahead])
         u, v = uv.T
         inside = (u > 0) & (u < image.camera.width - 1) & (v > 0) & (v < image.camera.height - 1)
     inside = np.flatnonzero(inside)
     col, row = np.rint(uv[inside]).astype(np.int64).T
-    pairs = Pairs(ahead[inside], row, col, depth[inside])
-    return _visible(pairs, image.camera) if occlusion else pairs
+    return Pairs(ahead[inside], row, col, depth[inside])
+
+
+def _compiled(xyz: np.ndarray, image: CameraImage, min_depth: float) -> Pairs:
+    camera = image.camera
+    pose, K = (np.ascontiguousarray(m, np.float64) for m in (image.camera_from_lidar, camera.K))
+    limits = np.array([min_depth, camera.width, camera.height, camera.valid_radius**2])
+    point, row, col = np.empty((3, len(xyz)), np.int64)
+    depth = np.empty(len(xyz))
+    lens = camera.coefficients if camera.D.any() else None
+    found = call("pair_points", xyz, len(xyz), pose, K, lens, limits, point, row, col, depth)
+    return Pairs(point[:found], row[:found], col[:found], depth[:found])
 
 
 def pair_images(
     xyz: np.ndarray, images: Sequence[CameraImage], *, occlusion: bool = False
 ) -> tuple[list[Pairs], np.ndarray]:
     """The pairs of every image, and (N,) bool: the points that fall on any, hidden or not."""
+    xyz = np.ascontiguousarray(xyz, np.float64)
     covered, found = np.zeros(len(xyz), bool), []
     for image in images:
         pairs = pair(xyz, image)

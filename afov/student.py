@@ -80,16 +80,12 @@ class Student:
         clock.append(time.perf_counter())
         maps = kernel_maps(voxels.coords, self.model.shape.stem)
         clock.append(time.perf_counter())
-        width = self.text_bank.embeddings.shape[1]
-        embedding = np.zeros((0, width), np.float32)
+        embedding = np.zeros((0, self.text_bank.embeddings.shape[1]), np.float32)
         if len(voxels):
             embedding = self.runtime.run(features, maps)
-            norm = np.linalg.norm(embedding, axis=1, keepdims=True)
-            embedding = embedding / np.maximum(norm, 1e-9)
         clock.append(time.perf_counter())
-        probability = self.probabilities(embedding)
-        class_id = at_points(probability.argmax(1).astype(np.uint8), voxels.inverse)
-        score = at_points(probability.max(1, initial=0), voxels.inverse)
+        best, likely = self.text_bank.classify(embedding, self.model.temperature)
+        class_id, score = (at_points(rows, voxels.inverse) for rows in (best, likely))
         clock.append(time.perf_counter())
         parts = ("voxels", "kernel maps", "network", "labels")
         seconds = dict(zip(parts, np.diff(clock).tolist(), strict=True))
@@ -100,22 +96,14 @@ class Student:
         if afi == "off":
             return labels
         began = time.perf_counter()
-        probability = at_points(self.probabilities(labels.voxel_embedding), labels.inverse)
-        likely = interact(afi, sweep.xyz, probability)
+        of_voxel = self.text_bank.probabilities(labels.voxel_embedding, self.model.temperature)
+        likely = interact(afi, sweep.xyz, at_points(of_voxel, labels.inverse))
         return replace(
             labels,
             class_id=likely.argmax(1).astype(np.uint8),
             score=likely.max(1),
             seconds={**labels.seconds, "afi": time.perf_counter() - began},
         )
-
-    def probabilities(self, embedding: np.ndarray) -> np.ndarray:
-        """(V, E) unit rows to (V, K + 1) float32: softmax over the classes; column 0 is zero."""
-        logits = self.text_bank.class_scores(embedding) / self.model.temperature
-        likely = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
-        result = np.zeros((len(logits), logits.shape[1] + 1), np.float32)
-        np.divide(likely, likely.sum(1, keepdims=True), out=result[:, 1:])
-        return result
 
 
 def at_points(rows: np.ndarray, inverse: np.ndarray) -> np.ndarray:

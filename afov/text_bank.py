@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from afov.native import call, library, panels
 from afov.vocabulary import Vocabulary
 
 
@@ -37,9 +39,48 @@ class TextBank:
         Returns:
             (N, K) float32; column k is the class with id k + 1. Absorbers have no column.
         """
-        owner = self.vocabulary.phrase_class_id
-        labelled = owner > 0
         # Phrases stand class after class, so each class is one run of columns.
-        similarity = embeddings @ self.embeddings[labelled].T
-        starts = np.flatnonzero(np.diff(owner[labelled], prepend=0))
-        return np.maximum.reduceat(similarity, starts, axis=1)
+        starts = np.append(0, self._ends[:-1])
+        return np.maximum.reduceat(embeddings @ self._labelled.T, starts, axis=1)
+
+    def probabilities(self, embeddings: np.ndarray, temperature: float) -> np.ndarray:
+        """(N, E) unit rows to (N, K + 1) float32: softmax over the classes; column 0 is zero."""
+        logits = self.class_scores(embeddings) / temperature
+        likely = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
+        result = np.zeros((len(logits), logits.shape[1] + 1), np.float32)
+        np.divide(likely, likely.sum(1, keepdims=True), out=result[:, 1:])
+        return result
+
+    def classify(self, rows: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+        """The likeliest class of each embedding; the rows become unit rows in place.
+
+        Args:
+            rows: (N, E) float32, contiguous.
+
+        Returns:
+            (N,) uint8 class ids; (N,) float32 probabilities.
+        """
+        class_id, score = np.zeros(len(rows), np.uint8), np.zeros(len(rows), np.float32)
+        if library() is None:
+            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+            likely = self.probabilities(rows, temperature)
+            return likely.argmax(1).astype(np.uint8), likely.max(1, initial=0)
+        ends = self._ends
+        weight = self._panels
+        call("classify", rows, *rows.shape, weight, ends, len(ends), temperature, class_id, score)
+        return class_id, score
+
+    @cached_property
+    def _labelled(self) -> np.ndarray:
+        """Embeddings of the phrases that belong to a class, absorbers left out."""
+        return self.embeddings[self.vocabulary.phrase_class_id > 0]
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """(K,) int64: where each class's run of phrases ends."""
+        owner = self.vocabulary.phrase_class_id
+        return np.flatnonzero(np.diff(owner[owner > 0], append=0)) + 1
+
+    @cached_property
+    def _panels(self) -> np.ndarray:
+        return panels(self._labelled.T[None])

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from afov.errors import InputError
+from afov.native import call, library
 
 # Beyond this a coordinate is a fault, not a return; it also keeps the packed keys in 63 bits.
 REACH = 1000.0  # metres
@@ -73,6 +74,10 @@ class VoxelGrid:
         Args:
             xyz: (N, 3) float32, metres, LiDAR frame; may hold NaN and infinity.
         """
+        xyz = np.asarray(xyz, np.float32)
+        return self._voxelize(xyz) if library() is None else self._compiled(xyz)
+
+    def _voxelize(self, xyz: np.ndarray) -> Voxels:
         with np.errstate(invalid="ignore"):
             near = np.abs(xyz) < REACH
         kept = np.flatnonzero(near[:, 0] & near[:, 1] & near[:, 2])  # .all(1) takes 1 ms longer
@@ -87,6 +92,20 @@ class VoxelGrid:
         # The sort is stable, so the first of each run is the first point in the sweep's order.
         leaders = order[first]
         return Voxels(coords[leaders].astype(np.int32), kept[leaders], inverse)
+
+    def _compiled(self, xyz: np.ndarray) -> Voxels:
+        if xyz.strides[1] != 4 or xyz.strides[0] % 4:
+            xyz = np.ascontiguousarray(xyz)
+        count = len(xyz)
+        # NumPy's own arctan2, because those of C libraries differ in the last bit.
+        azimuth = np.arctan2(xyz[:, 1], xyz[:, 0]) if self.kind == "cylindrical" else None
+        coords, size = np.empty((count, 3), np.int32), np.array(self.size, np.float32)
+        representative, inverse = np.empty((2, count), np.int64)
+        found = call(
+            "voxelize", xyz, count, xyz.strides[0] // 4, azimuth, size, REACH,
+            coords, representative, inverse,
+        )  # fmt: skip
+        return Voxels(coords[:found], representative[:found], inverse)
 
 
 def pack(coords: np.ndarray) -> np.ndarray:

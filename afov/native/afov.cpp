@@ -5,9 +5,10 @@
 #include <cstdint>
 #include <limits>
 #include <numeric>
-#include <thread>
 #include <utility>
 #include <vector>
+
+#include "shared.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 // One build for every machine: the loader picks the widest form that the processor has.
@@ -17,19 +18,6 @@
 #endif
 
 namespace {
-
-// Runs work(begin, end) over parts of 0..count, on all cores where there is enough of it.
-template <typename Work>
-void shared(int64_t count, const Work &work) {
-  constexpr int64_t kWorthwhile = 2000;
-  const int64_t cores = std::max<int64_t>(1, std::thread::hardware_concurrency());
-  const int64_t parts = std::min<int64_t>({cores, count / kWorthwhile + 1, 8});
-  std::vector<std::thread> others;
-  for (int64_t part = 1; part < parts; ++part)
-    others.emplace_back(work, count * part / parts, count * (part + 1) / parts);
-  work(0, count / parts);
-  for (std::thread &other : others) other.join();
-}
 
 struct Box {
   float low[3], high[3];
@@ -231,7 +219,7 @@ void farthest_points(const float *xyz, int64_t n, int64_t count, int64_t *chosen
 void nearest(const float *xyz, int64_t n, const float *queries, int64_t m, int64_t k,
              int64_t *found) {
   const Tree tree(xyz, n);
-  shared(m, [&](int64_t begin, int64_t end) {
+  shared(m, 2000, [&](int64_t begin, int64_t end) {
     std::vector<Candidate> best(k);
     for (int64_t q = begin; q < end; ++q) {
       std::fill(best.begin(), best.end(), Candidate{std::numeric_limits<double>::infinity(), n});
@@ -246,7 +234,7 @@ void nearest(const float *xyz, int64_t n, const float *queries, int64_t m, int64
 void following(const float *xyz, const float *centers, const float *axes, const float *share,
                const int64_t *near, int64_t m, int64_t k, int64_t directions, float gamma,
                float *w) {
-  shared(m * k, [&](int64_t begin, int64_t end) {
+  shared(m * k, 2000, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t j = near[i];
       along(xyz + 3 * (i / k), centers + 3 * j, axes + 3 * directions * j,

@@ -69,8 +69,8 @@ class _Sweep:
     def up(self, x: torch.Tensor, name: str, level: int) -> torch.Tensor:
         weight = self.weights[f"{name}.weight"]
         # All eight children of every parent in one product; those that exist are taken.
-        every = x @ weight.permute(1, 0, 2).reshape(len(x[0]), -1)
-        taken = every.reshape(len(x) * 8, -1)[self.parents[level]]
+        every = x @ weight.permute(1, 0, 2).reshape(x.shape[1], 8 * weight.shape[2])
+        taken = every.reshape(len(x) * 8, weight.shape[2])[self.parents[level]]
         return (taken + self.weights[f"{name}.bias"]).relu_()
 
     def linear(self, x: torch.Tensor, name: str) -> torch.Tensor:

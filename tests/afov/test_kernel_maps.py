@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import product
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from afov import kernel_maps as module
+from afov import native
 from afov.kernel_maps import kernel_maps
 
 coordinates = st.lists(
@@ -41,3 +44,20 @@ def test_parents_and_children_tell_the_same_story(coords):
         assert (down < count).sum() == count
     parents = {tuple(c) for c in (coords // 2).tolist()}
     assert len(maps.subm[1]) == len(parents)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@settings(max_examples=40, deadline=None)
+@given(coords=coordinates)
+def test_compiled_maps_are_numpys(kernel, coords):
+    if native.library() is None:
+        pytest.skip("the compiled library was not built")
+    with mock.patch.object(module, "library", lambda: None):
+        expected = kernel_maps(coords, kernel)
+    for a, b in zip(tables(kernel_maps(coords, kernel)), tables(expected), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def tables(maps):
+    return (*maps.subm, maps.stem, *maps.down, *maps.up)

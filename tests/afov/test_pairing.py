@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from afov import native, pairing
 from afov.cameras import Camera
 from afov.errors import InputError
 from afov.frames import CameraImage
@@ -77,6 +81,34 @@ def test_labels_reach_the_points_as_in_the_official_code(golden: Golden) -> None
     assert covered[raw >= 0].all()
     class_id = np.where(raw < 0, 0, golden["lidarseg_to_17"][raw])
     np.testing.assert_array_equal(class_id, golden["pseudo_label_17"])
+
+
+LENSES = (
+    ("none", ()),
+    ("plumb_bob", (-0.3, 0.1, 1e-3, -2e-3, 0.02)),
+    ("rational_polynomial", (0.4, -0.2, 1e-4, 2e-4, 0.03, 0.5, -0.1, 0.02, 1e-3, 0, 2e-3, 0)),
+    ("equidistant", (0.01, -0.02, 0.003, 0.001)),
+)
+
+
+@pytest.mark.parametrize(("model", "D"), LENSES, ids=[name for name, _ in LENSES])
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), far=st.sampled_from([3.0, 80.0, 1e30]))
+def test_compiled_pairs_are_numpys(model: str, D: tuple[float, ...], seed: int, far: float) -> None:
+    if native.library() is None:
+        pytest.skip("the compiled library was not built")
+    rng = np.random.default_rng(seed)
+    xyz = rng.uniform(-far, far, (15000, 3)).astype(np.float32)
+    xyz[::17] = rng.choice([np.nan, np.inf, -np.inf, 0, 1e38], xyz[::17].shape)
+    pose = matrix_from(rng.normal(size=4), rng.normal(size=3))
+    K = np.array([[500.0, rng.choice([0, 0.3]), 400], [0, 510, 220], [0, 0, 1]])
+    camera = Camera(800, 450, K, model, np.array(D))
+    image = CameraImage("any", 0, np.zeros((450, 800, 3), np.uint8), camera, pose)
+    with mock.patch.object(pairing, "library", lambda: None):
+        expected = pair(xyz, image)
+    got = pair(xyz, image)
+    for name in ("point", "row", "col", "depth"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(expected, name))
 
 
 def ahead(depth_map_image: tuple[int, int] = (450, 800)) -> CameraImage:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from afov import native
+from afov import voxels as module
 from afov.errors import InputError
 from afov.voxels import VoxelGrid
 
@@ -72,6 +75,21 @@ def test_voxels_are_sorted_unique_and_led_by_their_first_point(
     for voxel, point in enumerate(voxels.representative):
         assert point == np.flatnonzero(voxels.inverse == voxel)[0]
     assert voxels.coords.dtype == np.int32 and voxels.inverse.dtype == np.int64
+
+
+@settings(deadline=None)
+@given(grids, anything)
+def test_compiled_voxels_are_numpys(grid: VoxelGrid, xyz: np.ndarray) -> None:
+    if native.library() is None:
+        pytest.skip("the compiled library was not built")
+    wide = np.column_stack((xyz, xyz))
+    with mock.patch.object(module, "library", lambda: None):
+        expected = grid.voxelize(xyz)
+    for got in (grid.voxelize(xyz), grid.voxelize(wide[:, :3]), grid.voxelize(wide.T[:3].T)):
+        for name in ("coords", "representative", "inverse"):
+            a, b = getattr(got, name), getattr(expected, name)
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
 
 
 def test_a_sweep_without_one_usable_point_has_no_voxels() -> None:

@@ -1,0 +1,226 @@
+// A layer of the sparse network on the CPU: a product per kernel offset, over the neighbours that
+// exist. Output rows go in blocks that stay in the cache; within one, the rows that an offset
+// moves are multiplied where they lie, a few at a time, sums in registers.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("fp-contract=fast")  // nothing here must equal NumPy to the bit
+#endif
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+#include "shared.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define X86 1
+#endif
+
+namespace {
+
+// Vectors of floats that may lie anywhere. In structs, because a template would forget that.
+struct Eight {
+  typedef float V __attribute__((vector_size(32), aligned(4), may_alias));
+};
+struct Four {
+  typedef float V __attribute__((vector_size(16), aligned(4), may_alias));
+};
+constexpr int64_t kLanes = 8;           // rows are as wide as a multiple of this
+constexpr int64_t kPanel = 2 * kLanes;  // columns that weights lie side by side in
+
+// Rows of a tile: its sums, a row of weights and an input fill the registers.
+template <typename Lanes>
+constexpr int kTile = 6;  // 16 registers of eight, as AVX2 has, or 32 of four, as ARM
+#ifdef X86
+template <>
+constexpr int kTile<Four> = 2;  // 16 of four
+#endif
+
+struct Pair {
+  int32_t to, from;
+};
+
+// Columns [0, channels) of rows that lie `step` floats apart.
+struct Rows {
+  const float *data;
+  int64_t step, channels;
+};
+
+#define INLINE inline __attribute__((always_inline))
+
+// out[pair.to] += in[pair.from] W for `count` pairs and `wide` vectors of columns.
+template <typename Lanes, int count, int wide>
+INLINE void tile(const Rows &in, const Pair *pairs, const float *weight, float *out,
+                 int64_t width) {
+  using V = typename Lanes::V;
+  constexpr int kFloats = sizeof(V) / sizeof(float);
+  const float *from[count];
+  float *to[count];
+  V sum[count][wide];
+  for (int r = 0; r < count; ++r) {
+    from[r] = in.data + pairs[r].from * in.step;
+    to[r] = out + pairs[r].to * width;
+    for (int v = 0; v < wide; ++v) sum[r][v] = *(const V *)(to[r] + v * kFloats);
+  }
+  for (int64_t c = 0; c < in.channels; ++c, weight += kPanel)
+    for (int r = 0; r < count; ++r)
+      for (int v = 0; v < wide; ++v) sum[r][v] += from[r][c] * *(const V *)(weight + v * kFloats);
+  for (int r = 0; r < count; ++r)
+    for (int v = 0; v < wide; ++v) *(V *)(to[r] + v * kFloats) = sum[r][v];
+}
+
+template <typename Lanes, int wide>
+INLINE void panel(const Rows &in, const Pair *pairs, int64_t count, const float *weight,
+                  float *out, int64_t width) {
+  for (; count >= kTile<Lanes>; count -= kTile<Lanes>, pairs += kTile<Lanes>)
+    tile<Lanes, kTile<Lanes>, wide>(in, pairs, weight, out, width);
+  switch (count) {
+    case 5: return tile<Lanes, 5, wide>(in, pairs, weight, out, width);
+    case 4: return tile<Lanes, 4, wide>(in, pairs, weight, out, width);
+    case 3: return tile<Lanes, 3, wide>(in, pairs, weight, out, width);
+    case 2: return tile<Lanes, 2, wide>(in, pairs, weight, out, width);
+    case 1: return tile<Lanes, 1, wide>(in, pairs, weight, out, width);
+  }
+}
+
+// All columns; weight (panels, channels of all inputs, kPanel), from this input's first channel.
+template <typename Lanes>
+INLINE void product(const Rows &in, const Pair *pairs, int64_t count, const float *weight,
+                    int64_t channels, float *out, int64_t width) {
+  constexpr int kHalf = kLanes * sizeof(float) / sizeof(typename Lanes::V);
+  for (int64_t column = 0; column < width; column += kPanel, weight += channels * kPanel)
+    if (width - column > kLanes)
+      panel<Lanes, 2 * kHalf>(in, pairs, count, weight, out + column, width);
+    else
+      panel<Lanes, kHalf>(in, pairs, count, weight, out + column, width);
+}
+
+using Product = void (*)(const Rows &, const Pair *, int64_t, const float *, int64_t, float *,
+                         int64_t);
+
+void product_anywhere(const Rows &in, const Pair *pairs, int64_t count, const float *weight,
+                      int64_t channels, float *out, int64_t width) {
+  product<Four>(in, pairs, count, weight, channels, out, width);
+}
+
+#ifdef X86
+__attribute__((target("avx2,fma"))) void product_avx2(const Rows &in, const Pair *pairs,
+                                                      int64_t count, const float *weight,
+                                                      int64_t channels, float *out,
+                                                      int64_t width) {
+  product<Eight>(in, pairs, count, weight, channels, out, width);
+}
+#endif
+
+Product widest() {
+#ifdef X86
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return product_avx2;
+#endif
+  return product_anywhere;
+}
+
+void make_unit(float *row, int64_t width) {
+  float sums[kLanes] = {};  // side by side, or every addition would wait for the one before
+  int64_t c = 0;
+  for (; c + kLanes <= width; c += kLanes)
+    for (int64_t lane = 0; lane < kLanes; ++lane) sums[lane] += row[c + lane] * row[c + lane];
+  for (; c < width; ++c) sums[0] += row[c] * row[c];
+  const float square = std::accumulate(sums, sums + kLanes, 0.0f);
+  const float scale = 1 / std::max(std::sqrt(square), 1e-9f);
+  for (c = 0; c < width; ++c) row[c] *= scale;
+}
+
+}  // namespace
+
+extern "C" {
+
+// table (rows, offsets), `missing` where there is no neighbour, to the pairs that exist: those of
+// a block of rows begin where its part of the table does, and lie by offset. starts (blocks,
+// offsets + 1): where each offset's begin, and the last one's end.
+void pairs_of(const int32_t *table, int64_t rows, int64_t offsets, int64_t missing, int64_t block,
+              Pair *pairs, int64_t *starts) {
+  shared(rows, block, [&](int64_t begin, int64_t end) {
+    Pair *next = pairs + begin * offsets;
+    int64_t *at = starts + begin / block * (offsets + 1);
+    for (int64_t k = 0; k < offsets; ++k) {
+      *at++ = next - pairs;
+      for (int64_t row = begin; row < end; ++row) {
+        *next = {int32_t(row), table[row * offsets + k]};
+        next += next->from != missing;
+      }
+    }
+    *at = next - pairs;
+  });
+}
+
+// out (rows, width) = bias + plus + sum over offsets and inputs, and not below 0 if `relu` says so.
+// x and skip (none: 0 channels) are the two halves of the input's channels; weight (offsets,
+// panels, channels, 16); width: a multiple of 8; plus (rows, width) or null.
+void sparse_layer(const float *x, int64_t x_step, int64_t x_channels, const float *skip,
+                  int64_t skip_step, int64_t skip_channels, const Pair *pairs,
+                  const int64_t *starts, int64_t offsets, int64_t block, const float *weight,
+                  const float *bias, const float *plus, int64_t relu, float *out, int64_t rows,
+                  int64_t width) {
+  static const Product multiply = widest();
+  const Rows in[] = {{x, x_step, x_channels}, {skip, skip_step, skip_channels}};
+  const int64_t channels = x_channels + skip_channels;
+  const int64_t per_offset = (width + kPanel - 1) / kPanel * channels * kPanel;
+  shared(rows, block, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      for (int64_t c = 0; c < width; ++c)
+        out[row * width + c] = plus ? bias[c] + plus[row * width + c] : bias[c];
+    const int64_t *at = starts + begin / block * (offsets + 1);
+    for (int64_t k = 0; k < offsets; ++k) {
+      const float *w = weight + k * per_offset;
+      for (int64_t i = 0, first = 0; i < 2; first += in[i++].channels)
+        if (in[i].channels)
+          multiply(in[i], pairs + at[k], at[k + 1] - at[k], w + first * kPanel, channels, out,
+                   width);
+    }
+    if (relu)
+      for (int64_t i = begin * width; i < end * width; ++i) out[i] = out[i] > 0 ? out[i] : 0;
+  });
+}
+
+// rows (n, width) become unit rows in place; weight: the phrases (panels, width, 16) of `classes`
+// classes that end at `ends`; class_id (n) counts from 1, score (n) is its softmax.
+void classify(float *rows, int64_t n, int64_t width, const float *weight, const int64_t *ends,
+              int64_t classes, float temperature, uint8_t *class_id, float *score) {
+  static const Product multiply = widest();
+  const int64_t columns = (ends[classes - 1] + kLanes - 1) / kLanes * kLanes;
+  shared(n, 256, [&](int64_t begin, int64_t end) {
+    std::vector<Pair> pairs;
+    std::vector<float> cosines((end - begin) * columns), logit(classes);
+    for (int64_t i = begin; i < end; ++i) {
+      pairs.push_back({int32_t(i - begin), int32_t(i)});
+      make_unit(rows + i * width, width);
+    }
+    multiply({rows, width, width}, pairs.data(), end - begin, weight, width, cosines.data(),
+             columns);
+    for (int64_t i = begin; i < end; ++i) {
+      const float *cosine = cosines.data() + (i - begin) * columns;
+      for (int64_t k = 0, at = 0; k < classes; ++k) {
+        logit[k] = cosine[at];
+        for (; at < ends[k]; ++at) logit[k] = std::max(logit[k], cosine[at]);
+      }
+      const int64_t best = std::max_element(logit.begin(), logit.end()) - logit.begin();
+      float sum = 0;
+      for (float value : logit) sum += std::exp((value - logit[best]) / temperature);
+      class_id[i] = uint8_t(best + 1);
+      score[i] = 1 / sum;
+    }
+  });
+}
+
+// Freed memory stays in the process: every sweep needs as much again, and the system would give
+// it page by page, zeroed, at a cost like the network's own.
+void keep_memory() {
+#if defined(__GLIBC__)
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 512 << 20);
+#endif
+}
+}

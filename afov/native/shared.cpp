@@ -1,0 +1,93 @@
+// Threads that stay: between two layers of the network they spin for a moment instead of going to
+// sleep, because waking one up takes as long as a small layer.
+#include "shared.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr auto kPatience = std::chrono::microseconds(200);
+constexpr unsigned kMost = 8;
+
+// Waits until done() holds; false when patience ran out.
+template <typename Done>
+bool spin(const Done &done) {
+  const auto until = Clock::now() + kPatience;
+  do {
+    for (int i = 0; i < 64; ++i)
+      if (done()) return true;
+  } while (Clock::now() < until);
+  return false;
+}
+
+class Team {
+ public:
+  Team() {
+    const unsigned cores = std::min(std::thread::hardware_concurrency(), kMost);
+    for (unsigned i = 1; i < cores; ++i) {
+      std::thread([this] { serve(); }).detach();
+      ++others_;
+    }
+  }
+
+  void run(int64_t parts, const std::function<void(int64_t)> &part) {
+    if (parts <= 1 || !others_) {
+      for (int64_t i = 0; i < parts; ++i) part(i);
+      return;
+    }
+    std::lock_guard<std::mutex> one_at_a_time(turn_);
+    {
+      std::lock_guard<std::mutex> hold(state_);
+      part_ = &part, parts_ = parts, next_ = 0, busy_ = others_;
+      ++round_;
+    }
+    wake_.notify_all();
+    take();
+    while (!spin([this] { return busy_ == 0; })) std::this_thread::yield();
+  }
+
+ private:
+  void take() {
+    for (int64_t i = next_++; i < parts_; i = next_++) (*part_)(i);
+  }
+
+  void serve() {
+    for (uint64_t seen = 0;; ++seen) {
+      if (!spin([&] { return round_ != seen; })) {
+        std::unique_lock<std::mutex> hold(state_);
+        wake_.wait(hold, [&] { return round_ != seen; });
+      }
+      take();
+      --busy_;
+    }
+  }
+
+  std::mutex turn_, state_;
+  std::condition_variable wake_;
+  const std::function<void(int64_t)> *part_ = nullptr;
+  int64_t parts_ = 0;
+  int others_ = 0;
+  std::atomic<int> busy_{0};
+  std::atomic<int64_t> next_{0};
+  std::atomic<uint64_t> round_{0};
+};
+
+}  // namespace
+
+void run_parts(int64_t parts, const std::function<void(int64_t)> &part) {
+  // Never freed: the threads outlive every other static. A forked child has none, and makes its own.
+  static std::mutex making;
+  static Team *team = nullptr;
+  static pid_t owner = 0;
+  {
+    std::lock_guard<std::mutex> hold(making);
+    if (owner != getpid()) team = new Team, owner = getpid();
+  }
+  team->run(parts, part);
+}

@@ -1,0 +1,45 @@
+"""Every row of the table in one run: ratios against a named peer, spreads, machine facts, JSON.
+
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/all.py [--json runs/benchmarks.json]
+
+Each row is a script of its own; how cost grows is `growth.py`, AFI `afi.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch, as scripts/afov_node
+
+import indices
+import message
+import network
+import pairing
+from compare import HEAD, machine
+
+ROWS = ((indices, 15), (network, 9), (pairing, 15), (message, 200))
+
+
+def main() -> None:
+    """Prints the table and writes the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, default=Path("runs/benchmarks.json"))
+    file = parser.parse_args().json
+    facts = machine()
+    for name, value in facts.items():
+        print(f"{name}: {value}")
+    print(HEAD)
+    found = []
+    for script, repeat in ROWS:
+        for row in script.rows(repeat):
+            print(row, flush=True)
+            found.append(row.to_dict())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"machine": facts, "rows": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Message in to message out, as the node does it: bytes of a PointCloud2 to bytes of the answer."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+from compare import Row, real_sweep, run
+from network import untrained
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import PointCloud2
+
+from afov.clouds import to_sweep
+from afov.labelled import labelled_points
+from afov.runtimes import open_runtime
+from afov.student import Student
+from afov_ros.conversions import cloud_message
+from afov_train.network.config import NetworkConfig
+
+SENSOR = 50.0  # milliseconds of a turn at 20 Hz
+PARTS = ("read", "voxels", "kernel maps", "network", "labels", "write")
+
+
+def rows(repeat: int) -> list[Row]:
+    """The default student on the real sweep; `theirs` is the sensor's turn."""
+    _, model = untrained(NetworkConfig(), 128)
+    student = Student(model, open_runtime(model), model.text_bank)
+    raw = real_sweep()
+    dtype = np.dtype([(name, "<f4") for name in ("x", "y", "z", "intensity")])
+    points = np.ascontiguousarray(raw).view(dtype).reshape(-1)
+    message = serialize_message(cloud_message(points, PointCloud2().header))
+    times: dict[str, list[float]] = {part: [] for part in PARTS}
+    for i in range(repeat + 5):
+        began = time.perf_counter()
+        cloud = deserialize_message(message, PointCloud2)
+        sweep = to_sweep(cloud)
+        read = time.perf_counter()
+        labels = student.label(sweep)
+        labelled = time.perf_counter()
+        answer = labelled_points(sweep, labels, student.vocabulary, 0.0)
+        serialize_message(cloud_message(answer, cloud.header))
+        written = time.perf_counter()
+        if i >= 5:
+            seconds = {"read": read - began, "write": written - labelled} | labels.seconds
+            for part in PARTS:
+                times[part].append(seconds[part] * 1e3)
+    total = np.sum(list(times.values()), axis=0)
+    facts = {"p99": float(np.percentile(total, 99))}
+    facts |= {part: float(np.median(values)) for part, values in times.items()}
+    # torch and spconv, which the node on a vehicle does not load, take about half of it.
+    status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    facts["resident MB"] = int(status["VmRSS"].split()[0]) / 1024
+    facts["most MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    what = f"message to message, {student.runtime.name}"
+    return [Row(what, "a turn at 20 Hz", total, np.full(repeat, SENSOR), 1, facts)]
+
+
+if __name__ == "__main__":
+    run(rows, 200)
