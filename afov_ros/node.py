@@ -17,7 +17,7 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 
-from afov.clouds import scaled_intensity, to_sweep
+from afov.clouds import scaled_intensity, to_sweep, unusual_intensity
 from afov.errors import InputError
 from afov.frames import Sweep
 from afov.student import Student
@@ -139,10 +139,12 @@ class AfovNode(LifecycleNode):
             message = decoded(data, PointCloud2)
             sweep = to_sweep(message)
             self._notice_jump(sweep.stamp)
-            self._notice_intensity(sweep)
             decode = time.perf_counter() - began
             language = self.vocabulary.current
-            labels = language.student.label(scaled_intensity(sweep, settings.intensity_scale))
+            scaled = scaled_intensity(sweep, settings.intensity_scale)
+            if (why := unusual_intensity(scaled)) and "intensity" in language.student.model.inputs:
+                self.get_logger().warning(why, throttle_duration_sec=60.0)
+            labels = language.student.label(scaled)
             labels = language.student.corrected(labels, sweep, settings.afi)
             moment = Moment(message, sweep, labels, language, settings, seen)
             labelled = time.perf_counter()
@@ -208,12 +210,6 @@ class AfovNode(LifecycleNode):
                 camera.forget()
             self.get_logger().info("time jumped back: poses and images of before are forgotten")
         self._last_stamp = stamp
-
-    def _notice_intensity(self, sweep: Sweep) -> None:
-        scaled = scaled_intensity(sweep, self.settings.intensity_scale)
-        why = unusual_intensity(scaled) if "intensity" in self._inputs else None
-        if why:
-            self.get_logger().warning(why, throttle_duration_sec=60.0)
 
     def _refuse(self, reason: str) -> None:
         self.health.refuse(reason)

@@ -34,7 +34,11 @@ ARGUMENTS = (
     ("extrinsics", "", "YAML file with mounts; empty: as in the parameter file."),
     ("threshold", "", "Less probable points are unknown; empty: as in the parameter file."),
     ("afi", "", "off, refined or paper; empty: as in the parameter file."),
-    ("runtime", "", "auto, onnxruntime or torch; empty: as in the parameter file."),
+    (
+        "runtime",
+        "",
+        "auto, native16, native, torch or onnxruntime; empty: as in the parameter file.",
+    ),
 )
 # Arguments that stand for parameters, and how their text is read.
 PARAMETERS = {
