@@ -37,7 +37,7 @@ def both() -> tuple[Tokenizer, Any]:
 @example("")
 def test_token_ids_are_those_of_open_clip(text: str) -> None:
     # Broken encodings are repaired there; special tokens within a text are special there.
-    assume(ftfy.fix_encoding(text) == text)
+    assume(ftfy.fix_text(text) == ftfy.fix_text(text, fix_encoding=False))
     assume("_of_text>" not in text.lower())
     ours, theirs = both()
     np.testing.assert_array_equal(ours([text])[0], theirs([text])[0].numpy())
