@@ -13,6 +13,7 @@ import numpy as np
 
 from afov.errors import InputError
 from afov.inputs import SCALE
+from afov.kernel_maps import LEVELS
 from afov.text_bank import TextBank
 from afov.unet import Shape, check_weights
 from afov.vocabulary import Vocabulary
@@ -20,6 +21,20 @@ from afov.voxels import VoxelGrid
 
 FORMAT = 1
 FILES = ("student.onnx", "student.safetensors", "text_bank.safetensors")
+SAMPLE = "sample.safetensors"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A real sweep of the training data, on which an engine must agree with ONNX Runtime.
+
+    Attributes:
+        features: (V, C) float32, what the network is told of each voxel.
+        coords: (V, 3) int32, as `VoxelGrid` gives them.
+    """
+
+    features: np.ndarray
+    coords: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,8 @@ class ModelFolder:
         text_bank: trained vocabulary with its embeddings.
         temperature: divides cosines before the softmax.
         provenance: what it was trained on and with.
+        voxels: least, median and most voxels per level in the training data; () in older folders.
+        sample: a sweep to compare engines on; None in older folders.
     """
 
     folder: Path
@@ -45,6 +62,8 @@ class ModelFolder:
     text_bank: TextBank
     temperature: float
     provenance: dict[str, Any]
+    voxels: tuple[tuple[int, int, int], ...] = ()
+    sample: Sample | None = None
 
 
 def write_model_folder(model: ModelFolder) -> Path:
@@ -60,6 +79,11 @@ def write_model_folder(model: ModelFolder) -> Path:
     # safetensors writes the memory as it lies, so a view would come back scrambled.
     bank = np.ascontiguousarray(model.text_bank.embeddings, np.float32)
     save_file({"embeddings": bank}, partial / "text_bank.safetensors")
+    files = FILES
+    if model.sample is not None:
+        arrays = {k: np.ascontiguousarray(v) for k, v in vars(model.sample).items()}
+        save_file(arrays, partial / SAMPLE)
+        files = (*FILES, SAMPLE)
     description = {
         "format": FORMAT,
         "grid": {"kind": model.grid.kind, "size": list(model.grid.size)},
@@ -74,7 +98,8 @@ def write_model_folder(model: ModelFolder) -> Path:
         "temperature": model.temperature,
         "vocabulary": model.text_bank.vocabulary.to_dict(),
         "provenance": model.provenance,
-        "sha256": {name: _sha256((partial / name).read_bytes()) for name in FILES},
+        "voxels": [list(level) for level in model.voxels],
+        "sha256": {name: _sha256((partial / name).read_bytes()) for name in files},
     }
     (partial / "model.json").write_text(json.dumps(description, indent=1) + "\n")
     older = model.folder.with_name(model.folder.name + ".old")
@@ -104,7 +129,8 @@ def read_model_folder(folder: Path | str) -> ModelFolder:
         data = json.loads(text)
         if data["format"] != FORMAT:
             raise InputError(f"{where}: format {data['format']}, this version reads {FORMAT}")
-        content = {name: _checked(folder / name, data["sha256"][name]) for name in FILES}
+        files = (*FILES, *(n for n in (SAMPLE,) if n in data["sha256"]))
+        content = {name: _checked(folder / name, data["sha256"][name]) for name in files}
         size = data["grid"]["size"]
         shape = data["shape"]
         vocabulary = Vocabulary.from_dict(data["vocabulary"], f"{where}: vocabulary")
@@ -126,6 +152,8 @@ def read_model_folder(folder: Path | str) -> ModelFolder:
             TextBank(vocabulary, np.asarray(bank, np.float32)),
             float(data["temperature"]),
             dict(data["provenance"]),
+            tuple(tuple(map(int, level)) for level in data.get("voxels", [])),  # type: ignore[misc]
+            Sample(**load(content[SAMPLE])) if SAMPLE in content else None,
         )
         _check(model)
         return model
@@ -145,6 +173,13 @@ def _check(model: ModelFolder) -> None:
         raise ValueError(f"temperature {model.temperature}, expected a positive number")
     width = model.text_bank.embeddings.shape[1]
     check_weights(model.shape, model.weights, len(model.inputs), width)
+    counts = model.voxels
+    if counts and (len(counts) != LEVELS or any(sorted(c) != list(c) or c[0] < 1 for c in counts)):
+        raise ValueError(f"voxels {counts}, expected least, median and most of {LEVELS} levels")
+    if model.sample is not None:
+        features, coords = model.sample.features, model.sample.coords
+        if features.shape != (len(coords), len(model.inputs)) or coords.shape[1:] != (3,):
+            raise ValueError(f"sample of {features.shape} features and {coords.shape} coordinates")
 
 
 def _checked(file: Path, expected: str) -> bytes:

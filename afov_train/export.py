@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from afov.errors import InputError
 from afov.frames import Sweep
 from afov.inputs import inputs
 from afov.kernel_maps import kernel_maps
-from afov.model_folder import ModelFolder, write_model_folder
+from afov.model_folder import ModelFolder, Sample, write_model_folder
 from afov.runtimes.onnx_runtime import OnnxRuntime
 from afov.text_bank import TextBank
 from afov.unet import Shape, unet
@@ -36,12 +38,14 @@ def export_student(
     provenance: dict[str, Any],
     sweep: Sweep,
     folder: Path,
+    others: Iterable[Sweep] = (),
 ) -> Path:
     """Writes the model folder.
 
     Args:
         network: trained `UNet`.
         sweep: a real one, on which ONNX Runtime must agree with spconv.
+        others: more of the training data; an engine is made for sweeps as large as these.
 
     Raises:
         InputError: a weight is left over, or the two disagree by more than 1e-4 relative.
@@ -61,7 +65,18 @@ def export_student(
         provenance,
     )
     check(network, model, sweep)
-    return write_model_folder(model)
+    voxels = grid.voxelize(sweep.xyz)
+    sample = Sample(inputs(sweep, voxels, config.inputs), voxels.coords)
+    counted = voxel_counts(grid, [sweep, *others])
+    return write_model_folder(replace(model, voxels=counted, sample=sample))
+
+
+def voxel_counts(grid: VoxelGrid, sweeps: Iterable[Sweep]) -> tuple[tuple[int, int, int], ...]:
+    """Least, median and most voxels per level."""
+    maps = (kernel_maps(grid.voxelize(sweep.xyz).coords) for sweep in sweeps)
+    counts = np.array([[len(table) for table in m.subm] for m in maps])
+    ranges = np.stack((counts.min(0), np.median(counts, 0), counts.max(0)), 1).astype(int)
+    return tuple((max(1, least), max(1, mid), max(1, most)) for least, mid, most in ranges.tolist())
 
 
 def folded(network: Any) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from afov.errors import InputError
-from afov.frames import Source
+from afov.frames import Source, Sweep
 from afov.inputs import inputs
 from afov.sources.bags import TRUTH, BagSource
 from afov.sources.nuscenes import NuScenesSource
@@ -79,6 +80,7 @@ def train(config: TrainConfig) -> Path:
         provenance={"recording": source.name, "teacher": teacher.key, **versions()},
         sweep=TaughtSweep.load(taught[0]).sweep,
         folder=run / "model",
+        others=spread(taught),
     )
     evaluation = None
     try:
@@ -116,12 +118,19 @@ def finetune(config: FinetuneConfig) -> Path:
         provenance={"recording": source.name, "labels": len(labels), **versions()},
         sweep=TaughtSweep.load(labels[0]).sweep,
         folder=run / "model",
+        others=spread(labels),
     )
     result = evaluate(test_source(config), Student.open(model))
     print(result)
     result.save(run)
     print(f"report: {write_report(run, result)}")
     return run
+
+
+def spread(files: Sequence[Path], most: int = 100) -> Iterator[Sweep]:
+    """Sweeps from all over the training data."""
+    for file in files[:: -(-len(files) // most)]:
+        yield TaughtSweep.load(file).sweep
 
 
 def load_trunk(network: UNet, weights: Path) -> None:
