@@ -79,7 +79,7 @@ def write_model_folder(model: ModelFolder) -> Path:
     # safetensors writes the memory as it lies, so a view would come back scrambled.
     bank = np.ascontiguousarray(model.text_bank.embeddings, np.float32)
     save_file({"embeddings": bank}, partial / "text_bank.safetensors")
-    files = FILES
+    files: tuple[str, ...] = FILES
     if model.sample is not None:
         arrays = {k: np.ascontiguousarray(v) for k, v in vars(model.sample).items()}
         save_file(arrays, partial / SAMPLE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def export_student(
     check(network, model, sweep)
     voxels = grid.voxelize(sweep.xyz)
     sample = Sample(inputs(sweep, voxels, config.inputs), voxels.coords)
-    counted = voxel_counts(grid, [sweep, *others])
+    counted = voxel_counts(grid, chain([sweep], others))
     return write_model_folder(replace(model, voxels=counted, sample=sample))
 
 

@@ -37,10 +37,7 @@ def open_runtime(model: ModelFolder, name: RuntimeName = "auto") -> Runtime:
     if name == "auto":
         return open_first(model, order())
     if name == "tensorrt":
-        if not _tensorrt():
-            raise InputError("runtime 'tensorrt': TensorRT is not installed; use runtime 'auto'")
-        if not (_torch() and _gpu()):
-            raise InputError("runtime 'tensorrt': needs a GPU that torch sees; use runtime 'auto'")
+        require_tensorrt()
         from afov.runtimes.tensorrt_runtime import TensorRtRuntime
 
         return TensorRtRuntime(model)
@@ -104,6 +101,17 @@ def order() -> tuple[RuntimeName, ...]:
 def preferred() -> RuntimeName:
     """The first that "auto" tries."""
     return order()[0]
+
+
+def require_tensorrt() -> None:
+    """Raises an InputError where TensorRT or a GPU is missing."""
+    if not _tensorrt():
+        raise InputError(
+            "TensorRT is not installed; it comes with JetPack or with NVIDIA's tensorrt package "
+            "(docs/tensorrt.md); until then use runtime 'auto'"
+        )
+    if not (_torch() and _gpu()):
+        raise InputError("TensorRT: torch finds no GPU; install a torch with CUDA, or use 'auto'")
 
 
 def _tensorrt() -> bool:

@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy as np
 
 from afov.errors import InputError
+from afov.kernel_maps import kernel_maps
+from afov.model_folder import Sample
 
 Precision = Literal["fp16", "fp32"]
 Progress = Callable[[str, int, int], None]  # phase, steps done, of how many
@@ -210,6 +212,17 @@ def difference(got: np.ndarray, expected: np.ndarray, precision: Precision) -> f
             f"stored{better}"
         )
     return worst
+
+
+def fitting(sample: Sample, profile: Profile, stem: int) -> Sample:
+    """The sweep, or as many of its first voxels as an engine takes; any part is a sweep, too."""
+    count = min(len(sample.coords), profile.most[0])
+    while True:
+        part = Sample(sample.features[:count], sample.coords[:count])
+        counts = (len(table) for table in kernel_maps(part.coords, stem).subm)
+        if all(have <= most for have, most in zip(counts, profile.most, strict=True)):
+            return part
+        count -= -(-count // 10)
 
 
 def too_large(profile: Profile, said: str) -> InputError:
