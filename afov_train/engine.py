@@ -8,7 +8,8 @@ from pathlib import Path
 from afov.errors import InputError
 from afov.model_folder import ModelFolder, read_model_folder
 from afov.runtimes import require_tensorrt
-from afov.runtimes.engine import Choice, Precision, profile_of
+from afov.runtimes.engine import Choice, Precision
+from afov.runtimes.profile import profile_of
 
 
 @dataclass(frozen=True)

@@ -16,20 +16,10 @@ import torch
 from afov.errors import InputError
 from afov.kernel_maps import KernelMaps, kernel_maps
 from afov.model_folder import ModelFolder, Sample
-from afov.runtimes.engine import (
-    Choice,
-    Identity,
-    Profile,
-    Progress,
-    difference,
-    fitting,
-    profile_of,
-    sha256,
-    too_large,
-    trusted_engine,
-)
+from afov.runtimes.engine import Choice, Identity, Progress, difference, sha256, trusted_engine
 from afov.runtimes.onnx_runtime import OnnxRuntime, graph_inputs
 from afov.runtimes.precision import typed
+from afov.runtimes.profile import Profile, fitting, profile_of, too_large
 
 OLDEST = 10  # the first version with named tensors only and strongly typed networks
 OUTPUT = "embedding"

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from afov.errors import InputError
 from afov.runtimes import engine
-from afov.runtimes.engine import Choice, Identity, Profile, load_engine, profile_of, store_engine
+from afov.runtimes.engine import Choice, Identity, load_engine, store_engine
+from afov.runtimes.profile import TYPICAL, Profile, profile_of, too_large
 
 SEEN = ((9000, 16000, 20000), (6000, 10000, 13000), (3000, 6000, 8000), (1500, 3000, 4000),
         (700, 1500, 2000))  # fmt: skip
@@ -164,8 +165,8 @@ def test_the_profile_comes_from_the_training_data():
 
 def test_older_folders_get_the_default_profile():
     profile = profile_of(())
-    assert profile.typical == engine.TYPICAL
-    assert profile.most == tuple(4 * t for t in engine.TYPICAL)
+    assert profile.typical == TYPICAL
+    assert profile.most == tuple(4 * t for t in TYPICAL)
 
 
 @given(
@@ -189,7 +190,7 @@ def test_too_many_voxels_name_the_setting():
     with pytest.raises(InputError, match=r"12000 voxels at level 0.*--max-voxels 12000"):
         profile.check((12000, 6000, 3000, 1000, 500))
     with pytest.raises(InputError, match=r"memory for 10000 voxels .*--max-voxels 5000"):
-        raise engine.too_large(profile, "OutOfMemory")
+        raise too_large(profile, "OutOfMemory")
     with pytest.raises(InputError, match="--max-voxels 0: expected a positive"):
         profile_of(SEEN, 0)
 

@@ -21,9 +21,10 @@ from afov.errors import InputError
 from afov.frames import Sweep
 from afov.kernel_maps import kernel_maps
 from afov.model_folder import SAMPLE, ModelFolder, read_model_folder
-from afov.runtimes.engine import Choice, difference, fitting, level_of, profile_of
+from afov.runtimes.engine import Choice, difference
 from afov.runtimes.onnx_runtime import OnnxRuntime, graph_inputs
 from afov.runtimes.precision import typed
+from afov.runtimes.profile import fitting, level_of, profile_of
 from afov.unet import Shape
 from afov_train.cli import export
 from afov_train.network.config import NetworkConfig
