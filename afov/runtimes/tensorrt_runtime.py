@@ -50,6 +50,12 @@ class TensorRtRuntime:
     ) -> None:
         if int(trt.__version__.split(".")[0]) < OLDEST:
             raise InputError(f"TensorRT {trt.__version__}: expected {OLDEST}.0 or newer")
+        sample = model.sample
+        if sample is None:
+            raise InputError(
+                f"{model.folder}: holds no sweep to compare an engine on; export it again with "
+                "afov-train"
+            )
         folder = model.folder / "engines"
         choice = choice or Choice.load(folder)
         self.profile = profile_of(model.voxels, choice.max_voxels)
@@ -59,13 +65,16 @@ class TensorRtRuntime:
             sha256(graph), trt.__version__, f"{major}.{minor}", choice.precision, self.profile
         )
         logger = _Logger()
-        self._engine = trusted_engine(
-            folder,
-            identity,
-            partial(build, graph, self.profile, logger, progress),
-            lambda content: _Engine.started(content, self.profile, logger),
-            lambda engine: _compared(engine, model, identity),
-        )
+        try:
+            self._engine = trusted_engine(
+                folder,
+                identity,
+                partial(build, graph, self.profile, logger, progress),
+                lambda content: _Engine.started(content, self.profile, logger),
+                lambda engine: _compared(engine, model, sample, identity),
+            )
+        except RuntimeError as error:  # CUDA's own, through torch
+            raise InputError(f"TensorRT: {str(error).splitlines()[0]}") from None
 
     def run(self, features: np.ndarray, maps: KernelMaps) -> np.ndarray:
         """(V, C) float32 features to (V, E) float32 embeddings.
@@ -111,14 +120,9 @@ def build(graph: bytes, profile: Profile, logger: _Logger, progress: Progress) -
     return bytes(plan)
 
 
-def _compared(engine: _Engine, model: ModelFolder, identity: Identity) -> float:
+def _compared(engine: _Engine, model: ModelFolder, sample: Sample, identity: Identity) -> float:
     """The engine's difference from ONNX Runtime in float32, on the CPU."""
-    if model.sample is None:
-        raise InputError(
-            f"{model.folder}: holds no sweep to compare an engine on; export it again with "
-            "afov-train"
-        )
-    sample: Sample = fitting(model.sample, identity.profile, model.shape.stem)
+    sample = fitting(sample, identity.profile, model.shape.stem)
     maps = kernel_maps(sample.coords, model.shape.stem)
     expected = OnnxRuntime(model).run(sample.features, maps)
     return difference(engine.run(sample.features, maps), expected, identity.precision)
