@@ -13,6 +13,7 @@ import numpy as np
 
 from afov.errors import InputError
 from afov.inputs import SCALE
+from afov.kernel_maps import LEVELS
 from afov.text_bank import TextBank
 from afov.unet import Shape, check_weights
 from afov.vocabulary import Vocabulary
@@ -21,6 +22,20 @@ from afov.voxels import VoxelGrid
 FORMAT = 1
 FILES = ("student.onnx", "student.safetensors", "text_bank.safetensors")
 TOWER_FILES = ("text_tower.onnx", "bpe_merges.txt")
+SAMPLE = "sample.safetensors"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A real sweep of the training data, on which an engine must agree with ONNX Runtime.
+
+    Attributes:
+        features: (V, C) float32, what the network is told of each voxel.
+        coords: (V, 3) int32, as `VoxelGrid` gives them.
+    """
+
+    features: np.ndarray
+    coords: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,8 @@ class ModelFolder:
         text_bank: trained vocabulary with its embeddings.
         temperature: divides cosines before the softmax.
         provenance: what it was trained on and with.
+        voxels: least, median and most voxels per level in the training data; () in older folders.
+        sample: a sweep to compare engines on; None in older folders.
     """
 
     folder: Path
@@ -46,6 +63,8 @@ class ModelFolder:
     text_bank: TextBank
     temperature: float
     provenance: dict[str, Any]
+    voxels: tuple[tuple[int, int, int], ...] = ()
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +107,10 @@ def write_model_folder(model: ModelFolder, tower: TowerFiles | None = None) -> P
         (partial / "bpe_merges.txt").write_bytes(tower.merges.encode())
         files += TOWER_FILES
         about = {"context_length": tower.context_length, "templates": list(tower.templates)}
+    if model.sample is not None:
+        arrays = {k: np.ascontiguousarray(v) for k, v in vars(model.sample).items()}
+        save_file(arrays, partial / SAMPLE)
+        files += (SAMPLE,)
     description = {
         "format": FORMAT,
         "grid": {"kind": model.grid.kind, "size": list(model.grid.size)},
@@ -103,6 +126,7 @@ def write_model_folder(model: ModelFolder, tower: TowerFiles | None = None) -> P
         "vocabulary": model.text_bank.vocabulary.to_dict(),
         "text_tower": about,
         "provenance": model.provenance,
+        "voxels": [list(level) for level in model.voxels],
         "sha256": {name: _sha256((partial / name).read_bytes()) for name in files},
     }
     (partial / "model.json").write_text(json.dumps(description, indent=1) + "\n")
@@ -127,7 +151,8 @@ def read_model_folder(folder: Path | str) -> ModelFolder:
     where = folder / "model.json"
     data = _description(where)
     try:
-        content = {name: _checked(folder / name, data["sha256"][name]) for name in FILES}
+        files = (*FILES, *(n for n in (SAMPLE,) if n in data["sha256"]))
+        content = {name: _checked(folder / name, data["sha256"][name]) for name in files}
         size = data["grid"]["size"]
         shape = data["shape"]
         vocabulary = Vocabulary.from_dict(data["vocabulary"], f"{where}: vocabulary")
@@ -149,6 +174,8 @@ def read_model_folder(folder: Path | str) -> ModelFolder:
             TextBank(vocabulary, np.asarray(bank, np.float32)),
             float(data["temperature"]),
             dict(data["provenance"]),
+            tuple(tuple(map(int, level)) for level in data.get("voxels", [])),  # type: ignore[misc]
+            Sample(**load(content[SAMPLE])) if SAMPLE in content else None,
         )
         _check(model)
         return model
@@ -209,6 +236,13 @@ def _check(model: ModelFolder) -> None:
         raise ValueError(f"temperature {model.temperature}, expected a positive number")
     width = model.text_bank.embeddings.shape[1]
     check_weights(model.shape, model.weights, len(model.inputs), width)
+    counts = model.voxels
+    if counts and (len(counts) != LEVELS or any(sorted(c) != list(c) or c[0] < 1 for c in counts)):
+        raise ValueError(f"voxels {counts}, expected least, median and most of {LEVELS} levels")
+    if model.sample is not None:
+        features, coords = model.sample.features, model.sample.coords
+        if features.shape != (len(coords), len(model.inputs)) or coords.shape[1:] != (3,):
+            raise ValueError(f"sample of {features.shape} features and {coords.shape} coordinates")
 
 
 def _checked(file: Path, expected: str) -> bytes:

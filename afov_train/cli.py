@@ -96,6 +96,17 @@ def sim(args: list[str] | None = None) -> int:
     return 0
 
 
+def export(args: list[str] | None = None) -> int:
+    """afov-export: a model folder's TensorRT engine, built and compared."""
+    from afov_train.engine import ExportEngine
+
+    try:
+        configured(ExportEngine, "afov-export", sys.argv[1:] if args is None else args).run()
+    except InputError as error:
+        return _refuse("afov-export", error)
+    return 0
+
+
 def _refuse(program: str, error: InputError) -> int:
     print(f"{program}: {error}", file=sys.stderr)
     return 2

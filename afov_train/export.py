@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from afov.errors import InputError
 from afov.frames import Sweep
 from afov.inputs import inputs
 from afov.kernel_maps import kernel_maps
-from afov.model_folder import ModelFolder, TowerFiles, write_model_folder
+from afov.model_folder import ModelFolder, Sample, TowerFiles, write_model_folder
 from afov.runtimes.onnx_runtime import OnnxRuntime
 from afov.text_bank import TextBank
 from afov.text_tower import TextTower
@@ -38,6 +41,7 @@ def export_student(
     sweep: Sweep,
     folder: Path,
     text_tower: TowerFiles | None = None,
+    others: Iterable[Sweep] = (),
 ) -> Path:
     """Writes the model folder.
 
@@ -45,6 +49,7 @@ def export_student(
         network: trained `UNet`.
         sweep: a real one, on which ONNX Runtime must agree with spconv.
         text_tower: of the teacher, with which the vocabulary can change on the vehicle.
+        others: more of the training data; an engine is made for sweeps as large as these.
 
     Raises:
         InputError: a weight is left over, or the two disagree by more than 1e-4 relative, or the
@@ -67,7 +72,18 @@ def export_student(
     check(network, model, sweep)
     if text_tower is not None:
         check_tower(text_tower, text_bank)
-    return write_model_folder(model, text_tower)
+    voxels = grid.voxelize(sweep.xyz)
+    sample = Sample(inputs(sweep, voxels, config.inputs), voxels.coords)
+    counted = voxel_counts(grid, chain([sweep], others))
+    return write_model_folder(replace(model, voxels=counted, sample=sample), text_tower)
+
+
+def voxel_counts(grid: VoxelGrid, sweeps: Iterable[Sweep]) -> tuple[tuple[int, int, int], ...]:
+    """Least, median and most voxels per level."""
+    maps = (kernel_maps(grid.voxelize(sweep.xyz).coords) for sweep in sweeps)
+    counts = np.array([[len(table) for table in m.subm] for m in maps])
+    ranges = np.stack((counts.min(0), np.median(counts, 0), counts.max(0)), 1).astype(int)
+    return tuple((max(1, least), max(1, mid), max(1, most)) for least, mid, most in ranges.tolist())
 
 
 def folded(network: Any) -> dict[str, np.ndarray]:

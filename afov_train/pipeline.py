@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from afov.clouds import unusual_intensity
 from afov.errors import InputError
-from afov.frames import Source
+from afov.frames import Source, Sweep
 from afov.inputs import inputs
 from afov.sources.bags import TRUTH, BagSource
 from afov.sources.nuscenes import NuScenesSource
@@ -98,6 +98,7 @@ def train(config: TrainConfig) -> Path:
         sweep=TaughtSweep.load(taught[0]).sweep,
         folder=run / "model",
         text_tower=text_tower(config.teacher) if config.distill.head != "closed" else None,
+        others=spread(taught),
     )
     evaluation = None
     try:
@@ -143,12 +144,19 @@ def finetune(config: FinetuneConfig) -> Path:
         provenance={"recording": names(sources), "labels": len(labels), **versions()},
         sweep=TaughtSweep.load(labels[0]).sweep,
         folder=run / "model",
+        others=spread(labels),
     )
     result = evaluate(test_sources(config), Student.open(model))
     print(result)
     result.save(run)
     print(f"report: {write_report(run, result)}")
     return run
+
+
+def spread(files: Sequence[Path], most: int = 100) -> Iterator[Sweep]:
+    """Sweeps from all over the training data."""
+    for file in files[:: -(-len(files) // most)]:
+        yield TaughtSweep.load(file).sweep
 
 
 def load_trunk(network: UNet, weights: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -16,7 +17,9 @@ from afov.native import integers, library
 # NVIDIA's driver, a Jetson's, AMD's, and Windows' for Linux.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/kfd", "/dev/dxg")
 
-RuntimeName = Literal["auto", "native", "native16", "onnxruntime", "torch"]
+RuntimeName = Literal[
+    "auto", "tensorrt", "onnxruntime-cuda", "native", "native16", "onnxruntime", "torch"
+]
 
 
 class Runtime(Protocol):
@@ -30,13 +33,18 @@ class Runtime(Protocol):
 
 
 def open_runtime(model: ModelFolder, name: RuntimeName = "auto") -> Runtime:
-    """The runtime of that name; "auto" takes the fastest that is installed (`preferred`).
+    """The runtime of that name; "auto" takes the first of `order` that opens.
 
     Raises:
         InputError: no such runtime, or not installed.
     """
     if name == "auto":
-        name = preferred()
+        return open_first(model, order())
+    if name == "tensorrt":
+        require_tensorrt()
+        from afov.runtimes.tensorrt_runtime import TensorRtRuntime
+
+        return TensorRtRuntime(model)
     if name == "native":
         from afov.runtimes.native_runtime import NativeRuntime
 
@@ -51,25 +59,75 @@ def open_runtime(model: ModelFolder, name: RuntimeName = "auto") -> Runtime:
         from afov.runtimes.torch_runtime import TorchRuntime
 
         return TorchRuntime(model)
-    if name == "onnxruntime":
+    if name in ("onnxruntime", "onnxruntime-cuda"):
         from afov.runtimes.onnx_runtime import OnnxRuntime
 
-        return OnnxRuntime(model)
+        return OnnxRuntime(model, cuda=name == "onnxruntime-cuda")
     raise InputError(f"runtime {name!r}: expected {', '.join(get_args(RuntimeName))}")
 
 
-def preferred() -> RuntimeName:
-    """What "auto" means here: torch on a GPU, else the compiled network, torch, ONNX Runtime.
+def open_first(model: ModelFolder, names: tuple[RuntimeName, ...]) -> Runtime:
+    """The first of these that opens; what kept the others from it is logged.
+
+    Raises:
+        InputError: none does; the last one's reason.
+    """
+    *others, last = names
+    for name in others:
+        try:
+            return open_runtime(model, name)
+        except InputError as error:
+            logging.getLogger(__name__).warning("%s; the next runtime is tried", error)
+    return open_runtime(model, last)
+
+
+def order() -> tuple[RuntimeName, ...]:
+    """What "auto" tries here, fastest first: TensorRT, ONNX Runtime on CUDA, then the others.
 
     On a CPU ONNX Runtime does the arithmetic of all 27 neighbours, the others only that of those
     which exist; in 16 bits the compiled network gives the same labels, sooner
     (docs/performance.md).
     """
-    if _torch() and _gpu():
-        return "torch"
-    if library() is not None:
-        return "native16" if integers() else "native"
-    return "torch" if _torch() else "onnxruntime"
+    torch, compiled = _torch(), library() is not None
+    gpu = torch and _gpu()
+    possible: tuple[tuple[RuntimeName, bool], ...] = (
+        ("tensorrt", gpu and _tensorrt()),
+        ("onnxruntime-cuda", _onnx_cuda()),
+        ("torch", gpu),
+        ("native16", compiled and integers()),
+        ("native", compiled),
+        ("torch", torch and not gpu),
+        ("onnxruntime", True),
+    )
+    return tuple(name for name, here in possible if here)
+
+
+def preferred() -> RuntimeName:
+    """The first that "auto" tries."""
+    return order()[0]
+
+
+def require_tensorrt() -> None:
+    """Raises an InputError where TensorRT or a GPU is missing."""
+    if not _tensorrt():
+        raise InputError(
+            "TensorRT is not installed; it comes with JetPack or with NVIDIA's tensorrt package "
+            "(docs/tensorrt.md); until then use runtime 'auto'"
+        )
+    if not (_torch() and _gpu()):
+        raise InputError("TensorRT: torch finds no GPU; install a torch with CUDA, or use 'auto'")
+
+
+def _tensorrt() -> bool:
+    # tensorrt-stubs leaves a package without code, which has no origin.
+    found = importlib.util.find_spec("tensorrt")
+    return found is not None and found.origin is not None
+
+
+def _onnx_cuda() -> bool:
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 def _torch() -> bool:

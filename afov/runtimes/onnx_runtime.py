@@ -9,6 +9,8 @@ from afov.errors import InputError
 from afov.kernel_maps import KernelMaps
 from afov.model_folder import ModelFolder
 
+CUDA = "CUDAExecutionProvider"
+
 
 def graph_inputs(features: np.ndarray, maps: KernelMaps) -> dict[str, np.ndarray]:
     """The graph's inputs by name."""
@@ -20,20 +22,34 @@ def graph_inputs(features: np.ndarray, maps: KernelMaps) -> dict[str, np.ndarray
 
 
 class OnnxRuntime:
-    """The exported graph on the CPU (or CUDA, where that build is installed)."""
+    """The exported graph, on the CPU or on CUDA.
+
+    ONNX Runtime's own TensorRT provider is never taken: our engine is compared with this.
+
+    Raises:
+        InputError: the graph cannot be opened, or not on CUDA.
+    """
 
     name = "onnxruntime"
 
-    def __init__(self, model: ModelFolder) -> None:
+    def __init__(self, model: ModelFolder, *, cuda: bool = False) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(
-                model.onnx, options, providers=onnxruntime.get_available_providers()
+                model.onnx, options, providers=[CUDA] * cuda + ["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime raises its own, undocumented types
             line = str(error).splitlines()[0]
             raise InputError(f"{model.folder / 'student.onnx'}: cannot be opened: {line}") from None
+        # ONNX Runtime goes back to the CPU without a word.
+        if cuda and CUDA not in self._session.get_providers():
+            raise InputError(
+                "runtime 'onnxruntime-cuda': ONNX Runtime finds no CUDA here; install "
+                "onnxruntime-gpu, or use runtime 'auto'"
+            )
+        if cuda:
+            self.name = "onnxruntime-cuda"
         self._names = {i.name for i in self._session.get_inputs()}
 
     def run(self, features: np.ndarray, maps: KernelMaps) -> np.ndarray:
