@@ -27,6 +27,8 @@ class Labels:
         score: (N,) float32, probability of that class among the vocabulary's.
         voxel_embedding: (V, E) float32, unit rows; inverse: (N,) int64, -1 = none.
         seconds: time by part.
+        instance_id: (N,) uint16, 0 = none, else counted from 1 within this sweep; None where the
+            model knows no instances.
     """
 
     class_id: np.ndarray
@@ -34,6 +36,7 @@ class Labels:
     voxel_embedding: np.ndarray
     inverse: np.ndarray
     seconds: dict[str, float]
+    instance_id: np.ndarray | None = None
 
     @property
     def embedding(self) -> np.ndarray:

@@ -237,7 +237,9 @@ def main(args: list[str] | None = None) -> int:
     try:
         if node.get_parameter("autostart").value:
             node.start()
-        while True:
+        # SIGTERM, and SIGINT where a script started this in the background, end the context alone:
+        # then spin returns, and would again.
+        while rclpy.ok():
             try:
                 executor.spin()
             except (KeyboardInterrupt, ExternalShutdownException):

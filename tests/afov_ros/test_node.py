@@ -152,14 +152,22 @@ def test_an_odd_recorded_cloud_goes_through(peer: Peer, shared: Path) -> None:
     np.testing.assert_array_equal(points["y"], sweep.points[:, 1])
 
 
-def test_sigint_ends_the_node_quietly(peer: Peer, model: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("how", ["int", "term", "int in the background"])
+def test_a_signal_ends_the_node_quietly(
+    how: str, peer: Peer, model: Path, environment: dict[str, str]
+) -> None:
     command = [*node_command(f"model:={model}"), "-r", "__node:=afov_2"]
+    if how == "int in the background":  # a shell lets `program &` ignore SIGINT
+        command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
     node = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     peer.spin_until(lambda: peer.ros.count_publishers("/afov_2/vocabulary") > 0)
     time.sleep(0.5)
-    node.send_signal(signal.SIGINT)
+    node.send_signal(signal.SIGTERM if how == "term" else signal.SIGINT)
     began = time.monotonic()
-    _, error = node.communicate(timeout=10)
+    try:
+        _, error = node.communicate(timeout=10)
+    finally:
+        node.kill()
     assert node.returncode == 0
     assert time.monotonic() - began < 3
     assert "Traceback" not in error

@@ -197,8 +197,8 @@ def test_a_bad_model_folder_is_one_line(fault, model_folder, tmp_path):
 
 COMMANDS = [
     (["--bag", "nowhere.mcap"], "nowhere.mcap: no such file"),
-    ([], "name one recording"),
-    (["--bag", "a", "--nuscenes", "b"], "name one recording"),
+    ([], "name a recording"),
+    (["--bag", "a", "--nuscenes", "b"], "a: no such file"),
     (["--nuscenes", "nowhere"], "no such folder of nuScenes tables"),
     (["--config", "nowhere.yaml"], "nowhere.yaml: expected a readable YAML"),
     (["--config"], "expected a YAML file behind it"),
