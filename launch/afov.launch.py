@@ -37,7 +37,8 @@ ARGUMENTS = (
     (
         "runtime",
         "",
-        "auto, native16, native, torch or onnxruntime; empty: as in the parameter file.",
+        "auto, tensorrt, onnxruntime-cuda, native16, native, torch or onnxruntime; empty: as in "
+        "the parameter file.",
     ),
 )
 # Arguments that stand for parameters, and how their text is read.

@@ -125,6 +125,8 @@ def _tensorrt() -> bool:
 
 
 def _onnx_cuda() -> bool:
+    if not _device() or importlib.util.find_spec("onnxruntime") is None:
+        return False
     import onnxruntime
 
     return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
@@ -134,9 +136,13 @@ def _torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
+def _device() -> bool:
+    # Without a driver there is no need to import what takes long and holds memory.
+    return any(Path(device).exists() for device in GPU_DEVICES)
+
+
 def _gpu() -> bool:
-    # Without a driver there is no need to import torch, which takes long and holds memory.
-    if not any(Path(device).exists() for device in GPU_DEVICES):
+    if not _device():
         return False
     import torch
 
