@@ -32,6 +32,7 @@ $(INSTALLED): pyproject.toml setup.py $(wildcard afov/native/*.cpp afov/native/*
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 		-e '.[train,dev]' -r requirements-$(ROS_DISTRO).txt
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --no-deps tensorrt-stubs
 	command -v cmake >/dev/null || $(BIN)/python -m pip install 'cmake<4'
 	touch $@
 
