@@ -62,6 +62,8 @@ class TeachConfig:
     """The surest share of each class's labels stays; each class has its own threshold."""
     vote: float = 0.0
     """Seconds before and after, within which sweeps vote on what stands still (needs poses)."""
+    objects: bool = False
+    """What stands on the ground as one piece settles on one label."""
     reach: float = 2.0
     """Metres: points that no camera sees, such as the ground close to the vehicle, take the label
     of the nearest labelled point within (the paper leaves them unlabelled: 0)."""

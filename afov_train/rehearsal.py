@@ -73,9 +73,10 @@ def _taught(
 ) -> list[Path]:
     files, vocabulary = [], teacher.text_bank.vocabulary
     least = np.zeros(len(vocabulary.labelled) + 1, np.float32)
+    ground = least > 0 if config.teach.objects else None
     for frame in islice(sources[0], 2):
         taught = teach_sweep(frame, look(teacher, frame), config.teach, vocabulary)
-        taught = settle(taught, [], least, config.teach, vocabulary)
+        taught = settle(taught, [], least, ground, config.teach, vocabulary)
         if (taught.phrase != NO_PHRASE).any():
             files.append(folder / f"{frame.token}.npz")
             taught.save(files[-1])

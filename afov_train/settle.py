@@ -12,6 +12,7 @@ import numpy as np
 from afov.transforms import inverse, transform_points
 from afov.vocabulary import Vocabulary
 from afov_train.config import TeachConfig
+from afov_train.objects import ground_classes, one_voice
 from afov_train.progress import track
 from afov_train.taught import NO_PHRASE, TaughtSweep, class_of_phrase
 
@@ -26,19 +27,23 @@ def settle(
     taught: TaughtSweep,
     others: Sequence[TaughtSweep],
     least: np.ndarray,
+    ground: np.ndarray | None,
     config: TeachConfig,
     vocabulary: Vocabulary,
 ) -> TaughtSweep:
-    """Drops unsure labels, lets neighbouring sweeps vote, carries labels past the cameras.
+    """Drops unsure labels, lets sweeps and things vote, carries labels past the cameras.
 
     Args:
         others: the sweeps that vote; none where `config.vote` is 0.
         least: (K + 1,) the score that a label of each class needs, of `least_scores`.
+        ground: (K + 1,) of `ground_classes`; None where `config.objects` is false.
     """
     taught = without_unsure(taught, least, vocabulary)
     if others:
         sure = [without_unsure(other, least, vocabulary) for other in others]
         taught = replace(taught, phrase=vote(taught, sure, vocabulary))
+    if ground is not None:
+        taught = replace(taught, phrase=one_voice(taught, ground, vocabulary))
     phrase = spread(taught.sweep.xyz, taught.phrase, taught.covered, config.reach)
     return replace(taught, phrase=phrase)
 
@@ -49,6 +54,7 @@ def settle_all(
     """The taught sweeps of one recording, settled together, each in a file of the same name."""
     folder.mkdir(parents=True, exist_ok=True)
     least = least_scores(files, config.keep, vocabulary)
+    ground = ground_classes(files, vocabulary) if config.objects else None
     load = lru_cache(maxsize=64)(TaughtSweep.load)
     stamps = np.array([_stamp(file) for file in files]) / 1e9
     if config.vote and not _placed(load(files[0])):
@@ -60,7 +66,7 @@ def settle_all(
             taught = load(file)
             others = [load(files[j]) for j in voters(stamps, i, config.vote)]
             others = [other for other in others if _placed(other) and _placed(taught)]
-            settle(taught, others, least, config, vocabulary).save(target)
+            settle(taught, others, least, ground, config, vocabulary).save(target)
         settled.append(target)
     return settled
 

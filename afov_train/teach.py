@@ -137,11 +137,11 @@ def teach(source: Source, teacher: Teacher, config: TeachConfig, folder: Path) -
         InputError: the recording yields no frame, or no camera sees any point.
     """
     vocabulary = teacher.text_bank.vocabulary
-    if not config.vote and config.keep >= 1:
+    if not config.vote and not config.objects and config.keep >= 1:
         files = _each(source, teacher, config, folder, settled=True)
     else:
         # What the images say does not depend on how it is settled, and is kept apart.
-        alone = replace(config, vote=0.0, keep=1.0, reach=0.0)
+        alone = replace(config, vote=0.0, keep=1.0, objects=False, reach=0.0)
         files = _each(source, teacher, alone, folder / "projected", settled=False)
         settled = folder / _key(source, teacher, config)
         files = settle_all(files, config, vocabulary, settled)
@@ -167,7 +167,7 @@ def _each(
         if not file.exists():
             taught = teach_sweep(frame, look(teacher, frame), config, vocabulary)
             if settled:
-                taught = settle(taught, [], nothing, config, vocabulary)
+                taught = settle(taught, [], nothing, None, config, vocabulary)
             taught.save(file)
         files.append(file)
     if not files:

@@ -65,6 +65,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "agreement of cameras": {"agreement": True},
     "the surest 90% of each class": {"keep": 0.9},
     "votes of neighbouring sweeps": {"vote": 1.1},
+    "things with one voice": {"objects": True},
     "reach past the cameras": {"reach": 2.0},
 }
 
@@ -225,15 +226,15 @@ def one_seed(bench: Bench, seed: int) -> None:
     # The ladder first: an interrupted run has at least that.
     once("distillation", "paper", usual, afi=True)
     once("distillation, half as many steps again", "paper", longer)
-    once("distillation + all five", "all", usual, afi=True)
-    once("distillation + all five, half as many steps again", "all", longer, afi=True)
+    once("distillation + all six", "all", usual, afi=True)
+    once("distillation + all six, half as many steps again", "all", longer, afi=True)
     once("full supervision", "truth", usual)
     once("full supervision, half as many steps again", "truth", longer)
     once(
         "TMP, distillation", "paper", usual, lambda: tmp(bench, seed, "paper"),
         save=f"afov-{seed}", afi=True,
     )  # fmt: skip
-    complete = "TMP, distillation + all five"
+    complete = "TMP, distillation + all six"
     once(complete, "all", usual, lambda: tmp(bench, seed, "all"), afi=True)
     once("distillation, closed head", "paper", replace(usual, head="closed"))
     once("TMP's losses beside distillation", "paper", replace(usual, tmp=0.2))
