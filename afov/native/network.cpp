@@ -14,42 +14,15 @@
 #endif
 
 #include "shared.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define X86 1
-#endif
+#include "vectors.h"
 
 namespace {
-
-// Vectors of floats that may lie anywhere. In structs, because a template would forget that.
-struct Eight {
-  typedef float V __attribute__((vector_size(32), aligned(4), may_alias));
-};
-struct Four {
-  typedef float V __attribute__((vector_size(16), aligned(4), may_alias));
-};
-constexpr int64_t kLanes = 8;           // rows are as wide as a multiple of this
-constexpr int64_t kPanel = 2 * kLanes;  // columns that weights lie side by side in
-
-// Rows of a tile: its sums, a row of weights and an input fill the registers.
-template <typename Lanes>
-constexpr int kTile = 6;  // 16 registers of eight, as AVX2 has, or 32 of four, as ARM
-#ifdef X86
-template <>
-constexpr int kTile<Four> = 2;  // 16 of four
-#endif
-
-struct Pair {
-  int32_t to, from;
-};
 
 // Columns [0, channels) of rows that lie `step` floats apart.
 struct Rows {
   const float *data;
   int64_t step, channels;
 };
-
-#define INLINE inline __attribute__((always_inline))
 
 // out[pair.to] += in[pair.from] W for `count` pairs and `wide` vectors of columns.
 template <typename Lanes, int count, int wide>
@@ -113,14 +86,11 @@ __attribute__((target("avx2,fma"))) void product_avx2(const Rows &in, const Pair
                                                       int64_t width) {
   product<Eight>(in, pairs, count, weight, channels, out, width);
 }
+#else
+constexpr Product product_avx2 = product_anywhere;
 #endif
 
-Product widest() {
-#ifdef X86
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return product_avx2;
-#endif
-  return product_anywhere;
-}
+Product widest() { return has_avx2() ? product_avx2 : product_anywhere; }
 
 void make_unit(float *row, int64_t width) {
   float sums[kLanes] = {};  // side by side, or every addition would wait for the one before

@@ -28,9 +28,8 @@ bool spin(const Done &done) {
 
 class Team {
  public:
-  Team() {
-    const unsigned cores = std::min(std::thread::hardware_concurrency(), kMost);
-    for (unsigned i = 1; i < cores; ++i) {
+  explicit Team(unsigned threads) : size(threads) {
+    for (unsigned i = 1; i < threads; ++i) {
       std::thread([this] { serve(); }).detach();
       ++others_;
     }
@@ -51,6 +50,8 @@ class Team {
     take();
     while (!spin([this] { return busy_ == 0; })) std::this_thread::yield();
   }
+
+  const unsigned size;
 
  private:
   void take() {
@@ -78,6 +79,8 @@ class Team {
   std::atomic<uint64_t> round_{0};
 };
 
+std::atomic<unsigned> wanted{std::min(std::max(std::thread::hardware_concurrency(), 1u), kMost)};
+
 }  // namespace
 
 void run_parts(int64_t parts, const std::function<void(int64_t)> &part) {
@@ -85,9 +88,16 @@ void run_parts(int64_t parts, const std::function<void(int64_t)> &part) {
   static std::mutex making;
   static Team *team = nullptr;
   static pid_t owner = 0;
+  Team *mine;
   {
     std::lock_guard<std::mutex> hold(making);
-    if (owner != getpid()) team = new Team, owner = getpid();
+    if (owner != getpid() || team->size != wanted) team = new Team(wanted), owner = getpid();
+    mine = team;
   }
-  team->run(parts, part);
+  mine->run(parts, part);
+}
+
+// How many threads work from now on; all cores, at most 8, where nobody says.
+extern "C" void use_threads(int64_t threads) {
+  wanted = unsigned(std::clamp<int64_t>(threads, 1, kMost));
 }

@@ -64,7 +64,7 @@ class Layers(Generic[Half]):
         small = maps.stem is maps.subm[0]
         self.stem = self.levels[0] if small else Pairs(maps.stem, counts[0])
         self.children = [Pairs(t, n) for t, n in zip(maps.down, counts, strict=False)]
-        self.parents = [Pairs(_by_child(t), -1) for t in maps.up]
+        self.parents = [Pairs(by_child(t), -1) for t in maps.up]
         self.same = {n: Pairs(np.arange(n, dtype=np.int32)[:, None], -1) for n in counts}
 
     def layer(
@@ -131,7 +131,7 @@ def _folded(model: ModelFolder, name: str) -> tuple[np.ndarray, np.ndarray, int]
     return panels(weight), np.pad(bias, (0, -len(bias) % LANES)), len(bias)
 
 
-def _by_child(up: np.ndarray) -> np.ndarray:
+def by_child(up: np.ndarray) -> np.ndarray:
     """(V, 8) int32: the parent, in the column of the child that a voxel is; -1 elsewhere."""
     table = np.full((len(up), 8), -1, np.int32)
     table[np.arange(len(up)), up % 8] = up // 8

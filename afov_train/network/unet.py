@@ -1,4 +1,8 @@
-"""Res16UNet (Choy et al. 2019) on spconv: four strides down, four up, residual blocks between."""
+"""Res16UNet (Choy et al. 2019): four strides down, four up, residual blocks between.
+
+Weights and modules are spconv's. On a CPU the compiled kernels do the convolutions
+(convolution.py), where they were built.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,10 @@ with warnings.catch_warnings():
 
 from afov.unet import Shape
 from afov_train.network.config import SHAPES, NetworkConfig
+from afov_train.network.convolution import COARSEST, Rows, compiled, convolved, rows
 
 # The implicit-GEMM kernels exist on CUDA alone; Native runs everywhere, backward too.
 ALGO = ConvAlgo.Native
-# The coarsest voxel: origin and extent are multiples of it, so that floor(c / 2) stays what it is
-# and no stride cuts off the last row.
-COARSEST = 16
 
 
 def subm(cin: int, cout: int, kernel: int, level: int) -> Any:
@@ -33,17 +35,29 @@ def subm(cin: int, cout: int, kernel: int, level: int) -> Any:
     return spconv.SubMConv3d(cin, cout, kernel, bias=False, indice_key=key, algo=ALGO)
 
 
-def normed(conv: Any, planes: int) -> Any:
+def convolve(conv: Any, x: Any) -> Any:
+    """The convolution on spconv's tensor, or on ours."""
+    return convolved(conv, x) if isinstance(x, Rows) else conv(x)
+
+
+class Normed(nn.Sequential):
     """Convolution, BatchNorm, ReLU."""
-    return spconv.SparseSequential(conv, nn.BatchNorm1d(planes), nn.ReLU(inplace=True))
+
+    def __init__(self, conv: Any, planes: int) -> None:
+        super().__init__(conv, nn.BatchNorm1d(planes), nn.ReLU(inplace=True))
+
+    def forward(self, x: Any) -> Any:
+        conv, norm, relu = self
+        out = convolve(conv, x)
+        return out.replace_feature(relu(norm(out.features)))
 
 
-class Residual(spconv.SparseModule):
+class Residual(nn.Module):
     """relu(x + norm(conv(relu(norm(conv(x)))))), the shortcut a 1 x 1 where channels change."""
 
     def __init__(self, cin: int, cout: int, level: int) -> None:
         super().__init__()
-        self.first = normed(subm(cin, cout, 3, level), cout)
+        self.first = Normed(subm(cin, cout, 3, level), cout)
         self.second = subm(cout, cout, 3, level)
         self.norm = nn.BatchNorm1d(cout)
         self.shortcut = (
@@ -53,15 +67,13 @@ class Residual(spconv.SparseModule):
         )
 
     def forward(self, x: Any) -> Any:
-        out = self.second(self.first(x))
+        out = convolve(self.second, self.first(x))
         return out.replace_feature(torch.relu(self.norm(out.features) + self.shortcut(x.features)))
 
 
-def blocks(cin: int, cout: int, count: int, level: int) -> Any:
+def blocks(cin: int, cout: int, count: int, level: int) -> nn.Sequential:
     """`count` residual blocks at one level."""
-    return spconv.SparseSequential(
-        *(Residual(cin if i == 0 else cout, cout, level) for i in range(count))
-    )
+    return nn.Sequential(*(Residual(cin if i == 0 else cout, cout, level) for i in range(count)))
 
 
 class UNet(nn.Module):
@@ -76,10 +88,10 @@ class UNet(nn.Module):
         super().__init__()
         self.shape = shape
         p, n = shape.planes, shape.layers
-        self.stem = normed(subm(channels, shape.stem_planes, shape.stem, 0), shape.stem_planes)
+        self.stem = Normed(subm(channels, shape.stem_planes, shape.stem, 0), shape.stem_planes)
         into = (shape.stem_planes, *p[:3])
         self.down = nn.ModuleList(
-            normed(
+            Normed(
                 spconv.SparseConv3d(c, c, 2, 2, bias=False, indice_key=f"down{level}", algo=ALGO),
                 c,
             )
@@ -91,7 +103,7 @@ class UNet(nn.Module):
         skips = into[::-1]
         above = (p[3], *p[4:7])
         self.up = nn.ModuleList(
-            normed(
+            Normed(
                 spconv.SparseInverseConv3d(
                     above[i], p[4 + i], 2, bias=False, indice_key=f"down{3 - i}", algo=ALGO
                 ),
@@ -109,13 +121,14 @@ class UNet(nn.Module):
 
         Args:
             features: (V, C) float32.
-            coords: (V, 4) int32: sweep in the batch, then the voxel, which may be negative.
+            coords: (V, 4) int32: sweep in the batch, then the voxel, which may be negative; in
+                lexicographic order, none twice.
+            batch: sweeps in it.
         """
-        low = torch.div(coords[:, 1:].amin(0), COARSEST, rounding_mode="floor") * COARSEST
-        shifted = coords.clone()
-        shifted[:, 1:] -= low
-        extent = (shifted[:, 1:].amax(0) // COARSEST + 1) * COARSEST
-        x = self.stem(spconv.SparseConvTensor(features, shifted, extent.tolist(), batch))
+        if compiled(features):
+            x = self.stem(rows(features, coords, self.shape.stem))
+        else:
+            x = self.stem(sparse_tensor(features, coords, batch))
         skips = []
         for down, encode in zip(self.down, self.encode, strict=True):
             skips.append(x)
@@ -129,6 +142,19 @@ class UNet(nn.Module):
         """Itself, with a fresh head of so many outputs."""
         self.head = nn.Linear(self.head.in_features, outputs)
         return self
+
+
+def sparse_tensor(features: torch.Tensor, coords: torch.Tensor, batch: int) -> Any:
+    """spconv's tensor.
+
+    Origin and extent are multiples of the coarsest voxel, so that floor(c / 2) stays what it is
+    and no stride cuts off the last row.
+    """
+    low = torch.div(coords[:, 1:].amin(0), COARSEST, rounding_mode="floor") * COARSEST
+    shifted = coords.clone()
+    shifted[:, 1:] -= low
+    extent = (shifted[:, 1:].amax(0) // COARSEST + 1) * COARSEST
+    return spconv.SparseConvTensor(features, shifted, extent.tolist(), batch)
 
 
 def build_network(config: NetworkConfig, embedding: int) -> UNet:
