@@ -22,6 +22,7 @@ FINE, GAP = 0.2, 0.4  # metres: cells, and how far apart those of one thing are
 LARGEST = 15.0  # metres: what is longer is no thing, but a wall or a hedge
 SHARE = 0.7  # of the votes, for the winner
 HEARD = 0.1  # of the points, that must have voted
+FILL = 1.0  # metres, within which labels of the ground flow into its gaps
 GROUND = 0.1  # of a class's labels; one that has fewer above the ground is ground
 
 
@@ -81,7 +82,8 @@ def one_voice(taught: TaughtSweep, ground: np.ndarray, vocabulary: Vocabulary) -
 
     Labels of ground classes fall away above the ground, and absorbers (sky, the own bonnet) do not
     vote: the LiDAR hit something. A thing whose voters are of one mind, `SHARE` of their scores,
-    takes that class's surest phrase for all of its points; every other keeps what it has.
+    takes that class's surest phrase for all of its points; every other keeps what it has. On the
+    ground, what has no class takes that of the nearest ground.
 
     Args:
         ground: (K + 1,) bool, of `ground_classes`.
@@ -90,7 +92,10 @@ def one_voice(taught: TaughtSweep, ground: np.ndarray, vocabulary: Vocabulary) -
         (N,) int32 phrases, -1 where none.
     """
     phrase, class_id = taught.phrase.copy(), taught.class_id(vocabulary).astype(int)
-    above = np.flatnonzero(above_ground(taught.sweep.xyz) > LIFT)
+    height = above_ground(taught.sweep.xyz)
+    below = np.flatnonzero(height <= LIFT)
+    phrase[below] = _filled(taught.sweep.xyz[below], phrase[below], class_id[below], ground)
+    above = np.flatnonzero(height > LIFT)
     if not len(above):
         return phrase
     phrase[above[ground[class_id[above]]]] = NO_PHRASE
@@ -113,6 +118,23 @@ def one_voice(taught: TaughtSweep, ground: np.ndarray, vocabulary: Vocabulary) -
     said[piece[voter][fits][order]] = taught.phrase[who[fits][order]]
     phrase[above] = np.where(sure[piece], said[piece], phrase[above])
     return phrase
+
+
+def _filled(
+    xyz: np.ndarray, phrase: np.ndarray, class_id: np.ndarray, ground: np.ndarray
+) -> np.ndarray:
+    """Phrases of the ground's points; those of no class take the nearest ground class's."""
+    from scipy.spatial import cKDTree
+
+    known, wanted = np.flatnonzero(ground[class_id]), np.flatnonzero(class_id == 0)
+    if not len(known) or not len(wanted):
+        return phrase
+    near = cKDTree(xyz[known]).query(xyz[wanted], distance_upper_bound=FILL)[1]
+    filled = phrase.copy()
+    filled[wanted] = np.where(
+        near < len(known), np.append(phrase[known], NO_PHRASE)[near], phrase[wanted]
+    )
+    return filled
 
 
 def _length(xyz: np.ndarray, piece: np.ndarray, count: int) -> np.ndarray:

@@ -118,6 +118,21 @@ def test_ground_classes_are_read_from_the_recording(tmp_path):
     assert (phrase[len(ground) : len(ground) + len(box)] == CAR).all()
 
 
+def test_gaps_in_the_ground_take_the_nearest_ground_and_never_a_thing():
+    ground, box, _ = street()
+    phrase = np.full(len(ground), ROAD)
+    hole = np.abs(ground[:, :2] - [-5, 5]).max(1)  # four metres wide: its middle is too far
+    phrase[hole < 2] = ABSORBER
+    at_wheels = np.abs(ground[:, :2] - [6, 3]).max(1) < 0.5
+    phrase[at_wheels] = CAR
+    one = taught(
+        np.r_[ground, box], np.r_[phrase, np.full(len(box), CAR)], np.ones(len(ground) + len(box))
+    )
+    got = one_voice(one, GROUND, VOCABULARY)[: len(ground)]
+    assert (got[(hole < 2) & (hole > 1.2)] == ROAD).all() and (got[hole < 0.8] == ABSORBER).all()
+    np.testing.assert_array_equal(got[hole >= 2], phrase[hole >= 2])
+
+
 def test_hostile_points_are_left_alone():
     xyz = [[np.nan, 0, 0], [np.inf, 1, 2], [1e30, 0, 0], [0, 0, -1.8], [0, 0, 0]]
     one = taught(xyz, [CAR, WALL, ROAD, ROAD, ROAD], np.ones(5))
