@@ -35,7 +35,8 @@ def decode_compressed(data: Any) -> np.ndarray:
         with Image.open(io.BytesIO(bytes(data)), formats=("JPEG", "PNG")) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(f"corrupt image: {image.width} x {image.height} is absurdly large")
-            return np.asarray(image.convert("RGB"))
+            # convert copies even what is RGB already.
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except InputError:
         raise
     except Exception as error:  # Pillow raises many types on broken data
