@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from afov.inputs import inputs
 from afov.kernel_maps import kernel_maps
 from afov.model_folder import ModelFolder, read_model_folder
 from afov.runtimes import Runtime, RuntimeName, open_runtime
+from afov.short_head import shortened
 from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
 
@@ -25,18 +27,26 @@ class Labels:
     Attributes:
         class_id: (N,) uint8; 0 where a point is not finite.
         score: (N,) float32, probability of that class among the vocabulary's.
-        voxel_embedding: (V, E) float32, unit rows; inverse: (N,) int64, -1 = none.
+        rows: (V, R) float32, unit rows, the voxels' embeddings, or what `basis` makes these of;
+            inverse: (N,) int64, -1 = none.
         seconds: time by part.
         instance_id: (N,) uint16, 0 = none, else counted from 1 within this sweep; None where the
             model knows no instances.
+        basis: (E, R) float32, orthonormal columns, or None (afov/short_head.py).
     """
 
     class_id: np.ndarray
     score: np.ndarray
-    voxel_embedding: np.ndarray
+    rows: np.ndarray
     inverse: np.ndarray
     seconds: dict[str, float]
     instance_id: np.ndarray | None = None
+    basis: np.ndarray | None = None
+
+    @cached_property
+    def voxel_embedding(self) -> np.ndarray:
+        """(V, E) float32, unit rows; made when somebody asks."""
+        return self.rows if self.basis is None else self.rows @ self.basis.T
 
     @property
     def embedding(self) -> np.ndarray:
@@ -46,11 +56,16 @@ class Labels:
 
 @dataclass(frozen=True)
 class Student:
-    """A model folder, opened: a runtime and a text bank."""
+    """A model folder, opened: a runtime and a text bank.
+
+    Attributes:
+        basis: what makes embeddings of a runtime's rows, where these are short.
+    """
 
     model: ModelFolder
     runtime: Runtime
     text_bank: TextBank
+    basis: np.ndarray | None = None
 
     @classmethod
     def open(cls, folder: Path | str, runtime: RuntimeName = "auto") -> Student:
@@ -59,8 +74,13 @@ class Student:
         Raises:
             InputError: the folder is damaged, or the runtime is not installed.
         """
-        model = read_model_folder(folder)
-        return cls(model, open_runtime(model, runtime), model.text_bank)
+        return cls.of(read_model_folder(folder), runtime)
+
+    @classmethod
+    def of(cls, model: ModelFolder, runtime: RuntimeName = "auto") -> Student:
+        """Opens a model that has been read."""
+        short, basis = shortened(model)
+        return cls(model, open_runtime(short, runtime), model.text_bank, basis)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -83,23 +103,28 @@ class Student:
         clock.append(time.perf_counter())
         maps = kernel_maps(voxels.coords, self.model.shape.stem)
         clock.append(time.perf_counter())
-        embedding = np.zeros((0, self.text_bank.embeddings.shape[1]), np.float32)
+        rows = np.zeros((0, self.text_bank.embeddings.shape[1]), np.float32)
         if len(voxels):
-            embedding = self.runtime.run(features, maps)
+            rows = self.runtime.run(features, maps)
         clock.append(time.perf_counter())
-        best, likely = self.text_bank.classify(embedding, self.model.temperature)
-        class_id, score = (at_points(rows, voxels.inverse) for rows in (best, likely))
+        # A runtime of the weights gives short rows, one of the graph whole embeddings.
+        whole = self.basis is None or rows.shape[1] != self.basis.shape[1]
+        bank = self.text_bank if whole else self._short_bank
+        best, likely = bank.classify(rows, self.model.temperature)
+        class_id, score = (at_points(values, voxels.inverse) for values in (best, likely))
         clock.append(time.perf_counter())
         parts = ("voxels", "kernel maps", "network", "labels")
         seconds = dict(zip(parts, np.diff(clock).tolist(), strict=True))
-        return Labels(class_id, score, embedding, voxels.inverse, seconds)
+        basis = None if whole else self.basis
+        return Labels(class_id, score, rows, voxels.inverse, seconds, basis=basis)
 
     def corrected(self, labels: Labels, sweep: Sweep, afi: Mode) -> Labels:
         """What `label` said of the sweep, after approximate flat interaction."""
         if afi == "off":
             return labels
         began = time.perf_counter()
-        of_voxel = self.text_bank.probabilities(labels.voxel_embedding, self.model.temperature)
+        bank = self.text_bank if labels.basis is None else self._short_bank
+        of_voxel = bank.probabilities(labels.rows, self.model.temperature)
         likely = interact(afi, sweep.xyz, at_points(of_voxel, labels.inverse))
         return replace(
             labels,
@@ -107,6 +132,12 @@ class Student:
             score=likely.max(1),
             seconds={**labels.seconds, "afi": time.perf_counter() - began},
         )
+
+    @cached_property
+    def _short_bank(self) -> TextBank:
+        """Phrases as short rows meet them."""
+        assert self.basis is not None
+        return replace(self.text_bank, embeddings=self.text_bank.embeddings @ self.basis)
 
 
 def at_points(rows: np.ndarray, inverse: np.ndarray) -> np.ndarray:

@@ -18,10 +18,11 @@ import indices
 import message
 import network
 import pairing
+import reading
 import training
 from compare import HEAD, machine
 
-ROWS = ((indices, 15), (network, 9), (training, 7), (pairing, 15), (message, 200))
+ROWS = ((indices, 15), (network, 9), (training, 7), (pairing, 15), (reading, 5), (message, 200))
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ from network import untrained
 
 from afov.frames import Sweep
 from afov.native import call
-from afov.runtimes import open_runtime
 from afov.student import Student
 from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
@@ -65,7 +64,7 @@ def main() -> None:
     repeat = parser.parse_args().repeat
     raw = real_sweep()
     _, model = untrained(NetworkConfig(), 128)
-    student = Student(model, open_runtime(model), model.text_bank)
+    student = Student.of(model)
     for count in POINTS:
         sweep = resampled(raw, count)
         voxels = len(model.grid.voxelize(sweep.xyz))

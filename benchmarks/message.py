@@ -14,7 +14,6 @@ from sensor_msgs.msg import PointCloud2
 
 from afov.clouds import to_sweep
 from afov.labelled import labelled_points
-from afov.runtimes import open_runtime
 from afov.student import Student
 from afov_ros.conversions import cloud_message
 from afov_train.network.config import NetworkConfig
@@ -26,7 +25,7 @@ PARTS = ("read", "voxels", "kernel maps", "network", "labels", "write")
 def rows(repeat: int) -> list[Row]:
     """The default student on the real sweep; `theirs` is the sensor's turn."""
     _, model = untrained(NetworkConfig(), 128)
-    student = Student(model, open_runtime(model), model.text_bank)
+    student = Student.of(model)
     raw = real_sweep()
     dtype = np.dtype([(name, "<f4") for name in ("x", "y", "z", "intensity")])
     points = np.ascontiguousarray(raw).view(dtype).reshape(-1)

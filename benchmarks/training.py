@@ -41,7 +41,16 @@ def sample(config: NetworkConfig, classes: int) -> Batch:
 
 
 def rows(repeat: int) -> list[Row]:
-    """Small network: forward, loss, backward, optimizer, from the same weights."""
+    """Small network, on all cores and on one, as every sweep of a batch is trained on."""
+    cores = torch.get_num_threads()
+    found = [row(repeat, threads) for threads in sorted({cores, 1}, reverse=True)]
+    torch.set_num_threads(cores)
+    return found
+
+
+def row(repeat: int, threads: int) -> Row:
+    """Forward, loss, backward, optimizer, from the same weights."""
+    torch.set_num_threads(threads)
     config = NetworkConfig()
     network, model = untrained(config, 128)
     classes = len(model.text_bank.vocabulary.labelled)
@@ -72,7 +81,8 @@ def rows(repeat: int) -> list[Row]:
     times = by_turns(repeat, **works)
     mine, theirs = (1e3 * float(np.median(processor[name][3:])) for name in processor)
     facts = {"processor ms": mine, "spconv's": theirs, "ratio of these": theirs / mine}
-    return [Row("training step, small", "spconv Native", *times.values(), 1.5, facts)]
+    what = f"training step, {threads} threads"
+    return Row(what, "spconv Native", *times.values(), 1.5, facts)
 
 
 if __name__ == "__main__":

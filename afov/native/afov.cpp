@@ -9,13 +9,7 @@
 #include <vector>
 
 #include "shared.h"
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-// One build for every machine: the loader picks the widest form that the processor has.
-#define WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define WIDE
-#endif
+#include "vectors.h"
 
 namespace {
 

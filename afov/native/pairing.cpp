@@ -2,6 +2,9 @@
 // afov/pairing.py and afov/cameras.py, so that both give the same pairs.
 #include <cmath>
 #include <cstdint>
+#include <vector>
+
+#include "vectors.h"
 
 namespace {
 
@@ -19,6 +22,22 @@ void bend(const double *D, double r2, double &x, double &y) {
   x = bent;
 }
 
+// Whether a point may fall on the image: ahead, and less than a pixel beside it (with a lens: inside
+// its radius, nearly). No division and no branch, so several points at a time; what passes is asked
+// again exactly.
+WIDE void near_image(const double *xyz, int64_t n, const double *pose, const double *K, bool lens,
+                     const double *limits, uint8_t *near) {
+  const double left = lens ? -INFINITY : -1, right = lens ? INFINITY : limits[1];
+  const double bottom = lens ? INFINITY : limits[2], radius = lens ? 1.001 * limits[3] : INFINITY;
+  for (int64_t i = 0; i < n; ++i) {
+    const double *p = xyz + 3 * i;
+    const double x = along(pose, p), y = along(pose + 4, p), z = along(pose + 8, p);
+    const double u = x * K[0] + y * K[1] + z * K[2], v = x * K[3] + y * K[4] + z * K[5];
+    near[i] = (z > limits[0]) & (u > left * z) & (v > left * z) & (u < right * z) &
+              (v < bottom * z) & (x * x + y * y <= radius * (z * z));
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -31,17 +50,18 @@ int64_t pair_points(const double *xyz, int64_t n, const double *pose, const doub
                     const double *D, const double *limits, int64_t *point, int64_t *row,
                     int64_t *col, double *depth) {
   const double width = limits[1], height = limits[2];
-  // Half of the points lie behind: no processor guesses which, so this loop does not ask it to.
-  int64_t ahead = 0, count = 0;
+  std::vector<uint8_t> near(n);
+  near_image(xyz, n, pose, K, D, limits, near.data());
+  // No processor guesses which points are near, so this loop does not ask it to.
+  int64_t few = 0, count = 0;
   for (int64_t i = 0; i < n; ++i) {
-    depth[ahead] = along(pose + 8, xyz + 3 * i);
-    point[ahead] = i;
-    ahead += depth[ahead] > limits[0];
+    point[few] = i;
+    few += near[i];
   }
-  for (int64_t j = 0; j < ahead; ++j) {
+  for (int64_t j = 0; j < few; ++j) {
     const int64_t i = point[j];
-    const double z = depth[j];
     double x = along(pose, xyz + 3 * i), y = along(pose + 4, xyz + 3 * i);
+    const double z = along(pose + 8, xyz + 3 * i);
     if (!std::isfinite(x) || !std::isfinite(y) || !std::isfinite(z)) continue;
     x /= z, y /= z;
     if (D) {

@@ -48,7 +48,11 @@ class Team {
     }
     wake_.notify_all();
     take();
-    while (!spin([this] { return busy_ == 0; })) std::this_thread::yield();
+    // Somebody else has the other core: whoever waits asleep does not take this one, too.
+    if (!spin([this] { return busy_ == 0; })) {
+      std::unique_lock<std::mutex> hold(state_);
+      done_.wait(hold, [this] { return busy_ == 0; });
+    }
   }
 
   const unsigned size;
@@ -65,12 +69,15 @@ class Team {
         wake_.wait(hold, [&] { return round_ != seen; });
       }
       take();
-      --busy_;
+      if (--busy_ == 0) {
+        std::lock_guard<std::mutex> hold(state_);
+        done_.notify_one();
+      }
     }
   }
 
   std::mutex turn_, state_;
-  std::condition_variable wake_;
+  std::condition_variable wake_, done_;
   const std::function<void(int64_t)> *part_ = nullptr;
   int64_t parts_ = 0;
   int others_ = 0;

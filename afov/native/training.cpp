@@ -11,6 +11,8 @@
 namespace {
 
 constexpr int64_t kChunk = 128;  // pairs that lie in the cache, side by side
+constexpr int64_t kFetched = 6;  // pairs ahead
+constexpr int64_t kLine = 16;    // floats of a cache line
 constexpr int64_t kGroup = 48;   // columns of the output's gradient that one part takes
 
 // sums (kTile, kPanel) += the outer products of `count` rows left (count, kTile) and right (count,
@@ -62,6 +64,12 @@ struct Gradient {
     if (++met == kChunk) flush<Lanes>();
   }
 
+  // Rows lie where neighbours do, not side by side, so memory is told before they are needed.
+  INLINE void fetch(const Pair &pair) const {
+    for (int64_t c = 0; c < cin; c += kLine) __builtin_prefetch(x + pair.from * cin + c);
+    for (int64_t c = first; c < last; c += kLine) __builtin_prefetch(out + pair.to * cout + c);
+  }
+
   template <typename Lanes>
   INLINE void flush() {
     constexpr int64_t kRows = kTile<Lanes>;
@@ -89,7 +97,10 @@ INLINE void gradient(Gradient &sums, const Pair *pairs, const int64_t *starts, i
                      int64_t blocks, int64_t k, float *weight) {
   sums.prepare<Lanes>();
   for (int64_t block = 0; block < blocks; ++block, starts += offsets + 1)
-    for (int64_t i = starts[k]; i < starts[k + 1]; ++i) sums.add<Lanes>(pairs[i]);
+    for (int64_t i = starts[k]; i < starts[k + 1]; ++i) {
+      sums.fetch(pairs[std::min(i + kFetched, starts[k + 1] - 1)]);
+      sums.add<Lanes>(pairs[i]);
+    }
   sums.flush<Lanes>();
   sums.write<Lanes>(weight + k * sums.cin, offsets);
 }

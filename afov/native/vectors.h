@@ -6,6 +6,12 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #define X86 1
 #endif
+#if defined(X86) && !defined(__clang__)
+// One build for every machine: the loader picks the widest form that the processor has.
+#define WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define WIDE
+#endif
 #define INLINE inline __attribute__((always_inline))
 
 // Vectors of floats that may lie anywhere. In structs, because a template would forget that.

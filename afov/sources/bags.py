@@ -14,8 +14,8 @@ from afov.cameras import Camera
 from afov.clouds import read_points, scaled_intensity, stamp_of, to_sweep
 from afov.errors import InputError
 from afov.extrinsics import add_extrinsics
-from afov.frames import CameraImage, Frame, Sweep, Truth
-from afov.images import decode_compressed, decode_raw
+from afov.frames import Frame, Sweep, Truth
+from afov.sources.decoding import Encoded, decoded
 from afov.sources.messages import Reader, Topic, open_reader
 from afov.sources.nuscenes_classes import RAW_TO_16
 from afov.transforms import TransformTree, matrix_from
@@ -134,6 +134,10 @@ class BagSource:
 
     def __iter__(self) -> Iterator[Frame]:
         self._skipped = Counter()
+        return decoded(self._frames(), self._skipped)
+
+    def _frames(self) -> Iterator[tuple[Frame, list[Encoded]]]:
+        """Frames without images, and these as they lie in the bag."""
         tree, wait, count = self.static_tree(), _Buffers(), 0
         by_image = {c.image.name: c for c in self.cameras}
         by_info = {c.info: c for c in self.cameras}
@@ -165,7 +169,9 @@ class BagSource:
             yield from self._ready(tree, wait, wait.newest - self.tolerance - DISORDER_NS)
         yield from self._ready(tree, wait, None)
 
-    def _ready(self, tree: TransformTree, wait: _Buffers, until: int | None) -> Iterator[Frame]:
+    def _ready(
+        self, tree: TransformTree, wait: _Buffers, until: int | None
+    ) -> Iterator[tuple[Frame, list[Encoded]]]:
         """Frames whose images must have come by now."""
         while wait.sweeps and (until is None or wait.sweeps[0][0] <= until):
             stamp, message = wait.sweeps.popleft()
@@ -184,7 +190,9 @@ class BagSource:
                 while len(images) > 1 and images[1][0] < until:
                     images.popleft()
 
-    def _frame(self, tree: TransformTree, wait: _Buffers, message: Any) -> Frame | None:
+    def _frame(
+        self, tree: TransformTree, wait: _Buffers, message: Any
+    ) -> tuple[Frame, list[Encoded]] | None:
         try:
             sweep = scaled_intensity(to_sweep(message), self.intensity_scale)
         except InputError as error:
@@ -202,11 +210,11 @@ class BagSource:
             except InputError:
                 self._skipped["no pose at the sweep's time"] += 1
         truth = _truth(wait.truths.get(sweep.stamp), len(sweep))
-        return Frame(str(sweep.stamp), sweep, tuple(images), world, truth)
+        return Frame(str(sweep.stamp), sweep, (), world, truth), images
 
     def _image(
         self, tree: TransformTree, wait: _Buffers, topics: CameraTopics, sweep: Sweep
-    ) -> CameraImage | None:
+    ) -> Encoded | None:
         """The camera's nearest image, or None, counted."""
         candidates = wait.images.get(topics.name, ())
         near = min(candidates, key=lambda c: abs(c[0] - sweep.stamp), default=None)
@@ -233,15 +241,8 @@ class BagSource:
             reason = str(error) if timely else "no transform at the image's time"
             self._skipped[f"{topics.name}: {reason}"] += 1
             return None
-        try:
-            compressed = topics.image.kind == "compressed"
-            pixels = decode_compressed(message.data) if compressed else decode_raw(message)
-        except InputError as error:
-            self._skipped[f"{topics.name}: {str(error).split(':')[0]}"] += 1
-            return None
-        if pixels.shape[:2] != (camera.height, camera.width):
-            camera = camera.scaled(pixels.shape[1], pixels.shape[0])
-        return CameraImage(topics.name, stamp, pixels, camera, pose)
+        compressed = topics.image.kind == "compressed"
+        return Encoded(topics.name, stamp, message, compressed, camera, pose)
 
 
 def choose_cloud(path: Path, topics: tuple[Topic, ...], named: str | None) -> Topic:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -131,6 +133,24 @@ def test_png_is_exact_whatever_its_mode():
 def test_a_jpeg_is_close():
     picture = smooth()
     assert np.abs(decode_compressed(compressed(picture, "JPEG")).astype(int) - picture).mean() < 5
+
+
+@pytest.mark.parametrize("sampling", [0, 1, 2], ids=["4:4:4", "4:2:2", "4:2:0"])
+def test_a_jpeg_is_the_same_whoever_decodes_it(sampling):
+    """Pillow and, where torch is loaded, torchvision; what is cut off is refused by both."""
+    pytest.importorskip("torch")
+    pytest.importorskip("torchvision")
+    noise = np.random.default_rng(0).integers(0, 256, (57, 83, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noise).save(stream, "JPEG", subsampling=sampling, quality=80)
+    data, found = stream.getvalue(), []
+    with mock.patch.dict(sys.modules):
+        for _ in range(2):
+            found.append(decode_compressed(data))
+            with pytest.raises(InputError, match="corrupt image"):
+                decode_compressed(data[: len(data) // 2])
+            sys.modules.pop("torch", None)
+    assert np.array_equal(*found) and found[0].shape == noise.shape
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", compressed(smooth(), "JPEG")[:200]])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from afov_train.losses import ce_lovasz, soft_targets, superpoint_means, tmp_losses
+from afov_train.losses import _falling, ce_lovasz, soft_targets, superpoint_means, tmp_losses
 
 
 def test_value_and_gradient_are_the_official_codes(shared):
@@ -62,3 +64,10 @@ def test_tmp_is_the_official_codes_in_value_and_gradient(golden):
         assert abs(float(loss.detach()) - float(golden[name])) < 1e-6
         found = torch.autograd.grad(loss, embeddings, retain_graph=True)[0]
         assert np.abs(found.numpy() - golden[gradient]).max() < 1e-6
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1, width=32), max_size=50))
+def test_errors_fall_as_torch_sorts_them(values):
+    errors = torch.tensor(values, dtype=torch.float32).abs()
+    assert torch.equal(_falling(errors), errors.argsort(descending=True, stable=True))
