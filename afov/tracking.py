@@ -7,8 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from afov.instances import Instance
+from afov.frames import Sweep
+from afov.instances import Instance, instances
+from afov.labelled import published_ids
+from afov.student import Labels
 from afov.transforms import transform_points
+from afov.vocabulary import Vocabulary
 
 WANDER = 0.3, 0.05  # metres, and per metre of extent: what is seen of a thing moves its centroid
 SPEED = 4.0, 2.0, 15.0  # metres a second per metre of extent, least, most: fast things are long
@@ -146,3 +150,24 @@ def lasting_ids(
     for before, after in zip(found, tracked, strict=True):
         table[before.id] = after.id
     return table[instance_id]
+
+
+def follow(
+    tracker: Tracker,
+    sweep: Sweep,
+    labels: Labels,
+    vocabulary: Vocabulary,
+    threshold: float,
+    world_from_lidar: np.ndarray | None,
+) -> tuple[Labels, list[Instance]]:
+    """A panoptic sweep's labels with ids that last, and its things under these.
+
+    Args:
+        labels: with `instance_id`; points below `threshold` belong to no class.
+        world_from_lidar: as `Tracker.update`.
+    """
+    assert labels.instance_id is not None
+    ids = published_ids(labels, threshold)
+    found = instances(sweep.xyz, ids, labels.score, labels.instance_id, vocabulary)
+    tracked = tracker.update(sweep.stamp, found, world_from_lidar)
+    return replace(labels, instance_id=lasting_ids(labels.instance_id, found, tracked)), tracked

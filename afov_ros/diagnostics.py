@@ -7,6 +7,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from afov.errors import InputError
+from afov_ros.gpu import gpu_memory, runs_on_gpu
 from afov_ros.health import ERROR, OK, WARN, resident_mib
 
 LEVELS = {
@@ -35,9 +36,11 @@ def statuses(node: Any) -> list[Any]:
         "rate, Hz": f"{health.rate():.1f}",
         "last sweep, ms": f"{health.milliseconds:.0f}",
         "p50, p95, p99, ms": f"{p50:.0f}, {p95:.0f}, {p99:.0f}",
+        "latency since the stamp, s": f"{health.latency:.3f}",
         "vocabulary": language.student.vocabulary.name,
         "vocabulary version": str(language.version),
         "memory, MiB": f"{resident_mib():.0f}",
+        **_gpu(language.student.runtime),
         **{f"sent {t}": str(n) for t, n in sorted(node.outputs.sent.items()) if "debug" not in t},
         **{f"refused: {why}": str(count) for why, count in health.faults.most_common(5)},
     }
@@ -59,17 +62,32 @@ def _transforms(node: Any, name: str, moment: Any) -> Any:
     """Whether the frames that are needed can be had at the newest sweep's time."""
     transforms, settings = node.transforms, node.settings
     about = {"frames": ", ".join(transforms.frames) or "none"}
-    wanted = [camera.frame_id for camera in node.cameras if camera.frame_id]
-    if any(settings.ego_box):
-        wanted.append(settings.ego_frame)
     faults = []
-    for frame in wanted if moment is not None else ():
-        try:
-            transforms.lookup(frame, moment.sweep.frame_id, moment.sweep.stamp)
-        except InputError as error:
-            faults.append(str(error))
-    text = "; ".join(faults) or transforms.heard or "ok"
+    if moment is not None:
+        sweep = moment.sweep
+        # Of a camera as its image needs it: across the time between the two.
+        wanted = [
+            (camera.frame_id, sweep.stamp if seen is None else seen[0])
+            for camera in node.cameras
+            if camera.frame_id
+            for seen in (moment.seen.get(camera.name),)
+        ]
+        if any(settings.ego_box):
+            wanted.append((settings.ego_frame, sweep.stamp))
+        if moment.things is not None:
+            wanted.append((settings.fixed_frame, sweep.stamp))
+        for frame, stamp in wanted:
+            try:
+                transforms.lookup(frame, sweep.frame_id, stamp, sweep.stamp)
+            except InputError as error:
+                faults.append(str(error))
+    text = "; ".join(dict.fromkeys(faults)) or transforms.heard or "ok"
     return _status(f"{name}: transforms", WARN if faults else OK, text, about)
+
+
+def _gpu(runtime: Any) -> dict[str, str]:
+    memory = gpu_memory() if runs_on_gpu(runtime) else None
+    return {} if memory is None else {"GPU memory, MiB": f"{memory[0]:.0f} of {memory[1]:.0f}"}
 
 
 def _counts(health: Any) -> dict[str, str]:

@@ -29,6 +29,7 @@ from afov_ros.outputs import Moment, Outputs
 from afov_ros.parameters import Settings, declare
 from afov_ros.requests import Requests
 from afov_ros.subscriptions import decoded
+from afov_ros.things import Following
 from afov_ros.throttle import Throttle
 from afov_ros.transforms import Transforms
 from afov_ros.worker import Worker
@@ -95,6 +96,7 @@ class AfovNode(LifecycleNode):
         """Begins to listen."""
         settings, self._last_stamp = self.settings, 0
         self.cameras = [CameraInput(self, topic, self._side_group) for topic in settings.cameras]
+        self._following = Following(self.transforms)
         self._sweeps, self._drawings = Worker(self.label, settings.queue), Worker(self.draw)
         # Best effort, as sensors publish; of those that wait the oldest is dropped.
         newest = QoSProfile(depth=settings.queue, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -146,7 +148,11 @@ class AfovNode(LifecycleNode):
                 self.get_logger().warning(why, throttle_duration_sec=60.0)
             labels = language.student.label(scaled)
             labels = language.student.corrected(labels, sweep, settings.afi)
-            moment = Moment(message, sweep, labels, language, settings, seen)
+            things = None
+            if labels.instance_id is not None and self.outputs.tells_of_things:
+                vocabulary = language.student.vocabulary
+                labels, things = self._following.follow(sweep, labels, vocabulary, settings)
+            moment = Moment(message, sweep, labels, language, settings, seen, things)
             labelled = time.perf_counter()
             self.outputs.publish(moment)
         except InputError as error:
@@ -157,10 +163,10 @@ class AfovNode(LifecycleNode):
             return
         total = time.perf_counter() - began
         self.latest = moment
-        self.health.finished(total, settings.max_allowed_processing_time_ms)
+        age = (self.get_clock().now().nanoseconds - sweep.stamp) / 1e9
+        self.health.finished(total, age, settings.max_allowed_processing_time_ms)
         parts = {"decode": decode, **labels.seconds, "total": total}
         parts["publish"] = total - (labelled - began)
-        age = (self.get_clock().now().nanoseconds - sweep.stamp) / 1e9
         self.outputs.measure(parts, age)
         if self.cameras:
             self._drawings.put(moment)

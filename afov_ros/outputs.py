@@ -25,12 +25,13 @@ from afov_ros.conversions import (
     cloud_message,
     image_message,
     label_info_message,
-    legend_message,
+    legend_markers,
     vocabulary_message,
 )
 from afov_ros.live_vocabulary import Language
-from afov_ros.msg import Vocabulary
+from afov_ros.msg import Segments, Vocabulary
 from afov_ros.parameters import Settings
+from afov_ros.things import Things, detections_message, segments_message, thing_markers
 from afov_ros.transforms import Transforms
 
 # A best-effort publisher could not feed RViz's defaults; depth 1 keeps no old clouds.
@@ -40,7 +41,17 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-PARTS = ("decode", "voxels", "kernel maps", "network", "labels", "afi", "publish", "total")
+PARTS = (
+    "decode",
+    "voxels",
+    "kernel maps",
+    "network",
+    "labels",
+    "afi",
+    "things",
+    "publish",
+    "total",
+)
 DEBUG = (
     *(f"processing_time/{part.replace(' ', '_')}_ms" for part in PARTS),
     "pipeline_latency_ms",
@@ -53,6 +64,7 @@ class Moment:
 
     Attributes:
         seen: each camera's newest image when the sweep came: stamp (nanoseconds) and bytes.
+        things: None where the model knows none, or nobody listens to what tells of them.
     """
 
     message: Any
@@ -61,6 +73,7 @@ class Moment:
     language: Language
     settings: Settings
     seen: dict[str, tuple[int, bytes] | None]
+    things: Things | None = None
 
     @cached_property
     def ids(self) -> np.ndarray:
@@ -86,6 +99,10 @@ class Outputs:
         ]
         if settings.embedding:
             self._clouds.append(("~/embedding", embedding))
+        self._of_things: list[tuple[str, Callable[[Moment], Any]]] = [
+            ("~/segments", segments),
+            ("~/detections", detections),
+        ]
         for topic, _ in self._clouds:
             self._publisher(topic, PointCloud2, NEWEST)
         self._publisher("~/query_points", PointCloud2, NEWEST)
@@ -93,20 +110,27 @@ class Outputs:
             self._publisher(f"~/overlay/{CameraInput.name_of(camera)}", Image, NEWEST)
         for name in DEBUG:
             self._publisher(f"~/debug/{name}", Float64, NEWEST)
+        self._publisher("~/segments", Segments, NEWEST)
         self._publisher("~/vocabulary", Vocabulary, LATCHED)
-        self._optional("~/label_info", "vision_msgs", "LabelInfo")
-        self._optional("~/markers", "visualization_msgs", "MarkerArray")
+        self._optional("~/detections", "vision_msgs", "Detection3DArray", NEWEST)
+        self._optional("~/label_info", "vision_msgs", "LabelInfo", LATCHED)
+        self._optional("~/markers", "visualization_msgs", "MarkerArray", LATCHED)
         self._legend: Any = None
 
     def publish(self, moment: Moment) -> None:
-        """The clouds of a sweep, the segmentation first."""
-        for topic, make in self._clouds:
+        """The clouds of a sweep, the segmentation first, then its things."""
+        for topic, make in (*self._clouds, *(self._of_things if moment.things else ())):
             if self.wanted(topic):
                 try:
                     self.send(topic, make(moment))
                 except InputError as error:
                     self._node.warn(f"{topic}: {error}")
-        self._refresh_legend(moment)
+        self._mark(moment)
+
+    @property
+    def tells_of_things(self) -> bool:
+        """Whether anyone listens to what tells of things."""
+        return any(map(self.wanted, ("~/segmentation", "~/segments", "~/detections", "~/markers")))
 
     def announce(self, language: Language, settings: Settings) -> None:
         """Latches what the ids of the clouds to come mean."""
@@ -184,21 +208,29 @@ class Outputs:
             keep &= ~inside_box(moment.sweep.xyz, pose, settings.ego_box)
         return chosen_message(moment.message, read_points(moment.message), keep)
 
-    def _refresh_legend(self, moment: Moment) -> None:
-        """Latched, and sent again when the vocabulary, the frame or the box is another."""
-        settings = moment.settings
+    def _mark(self, moment: Moment) -> None:
+        """Latched; sent again when vocabulary, frame or box is another, and as things move."""
+        if "~/markers" not in self._publishers:
+            return
+        settings, things = moment.settings, moment.things
         box = (settings.ego_frame, settings.ego_box) if any(settings.ego_box) else None
         state = (moment.language.version, moment.sweep.frame_id, box)
-        if state != self._legend and "~/markers" in self._publishers:
-            vocabulary = moment.language.student.vocabulary
-            self.send("~/markers", legend_message(vocabulary, moment.sweep.frame_id, box))
-            self._legend = state
+        if state == self._legend and not (things and self.wanted("~/markers")):
+            return
+        from visualization_msgs.msg import MarkerArray
+
+        vocabulary = moment.language.student.vocabulary
+        markers = legend_markers(vocabulary, moment.sweep.frame_id, box)
+        if things:
+            markers += thing_markers(things, vocabulary, moment.message.header)
+        self.send("~/markers", MarkerArray(markers=markers))
+        self._legend = state
 
     def _publisher(self, topic: str, kind: Any, qos: QoSProfile) -> None:
         self._publishers[topic] = self._node.create_publisher(kind, topic, qos)
 
-    def _optional(self, topic: str, package: str, name: str) -> None:
-        """A latched publisher, where the message's package is installed."""
+    def _optional(self, topic: str, package: str, name: str, qos: QoSProfile) -> None:
+        """A publisher, where the message's package is installed."""
         from importlib import import_module
 
         try:
@@ -209,11 +241,11 @@ class Outputs:
                 f"(apt install ros-$ROS_DISTRO-{package.replace('_', '-')}; pip: make ros)"
             )
         else:
-            self._publisher(topic, kind, LATCHED)
+            self._publisher(topic, kind, qos)
 
 
 def segmentation(moment: Moment) -> Any:
-    """Every input point in its order: x y z intensity class_id vocabulary probability rgb."""
+    """Every input point in its order, as `afov.labelled.POINT` lays it out."""
     student, version = moment.language.student, moment.language.version
     points = labelled_points(
         moment.sweep, moment.labels, student.vocabulary, moment.settings.threshold, version
@@ -230,3 +262,17 @@ def visualization(moment: Moment) -> Any:
 def embedding(moment: Moment) -> Any:
     """Every input point with its vector in CLIP space."""
     return cloud_message(embedded_points(moment.sweep, moment.labels), moment.message.header)
+
+
+def segments(moment: Moment) -> Any:
+    """The things of the sweep."""
+    assert moment.things is not None
+    student, version = moment.language.student, moment.language.version
+    return segments_message(moment.things, student.vocabulary, version, moment.message.header)
+
+
+def detections(moment: Moment) -> Any:
+    """They, as other packages know them."""
+    assert moment.things is not None
+    vocabulary = moment.language.student.vocabulary
+    return detections_message(moment.things, vocabulary, moment.message.header)

@@ -8,6 +8,7 @@ import numpy as np
 
 from afov.frames import Frame, Sweep, Truth
 from afov.sources.nuscenes_classes import RAW_TO_16
+from afov.tracking import UNSEEN
 from afov.transforms import inverse, transform_points
 from afov_train.simulation.rig import RIG
 from afov_train.simulation.world import Street
@@ -15,6 +16,25 @@ from afov_train.simulation.world import Street
 RANGE = 45.0  # metres; what is farther is not seen
 POINTS = 40  # of each thing
 EPOCH = 1_700_000_000_000_000_000
+
+
+class Tally:
+    """What became of each true thing: its ids, and how often they changed."""
+
+    def __init__(self) -> None:
+        self.last: dict[int, tuple[int, int]] = {}
+        self.switches = self.detections = 0
+        self.owner: dict[int, int] = {}
+        self.stolen = 0
+
+    def add(self, sweep: int, thing: int, name: int) -> None:
+        before = self.last.get(thing)
+        self.detections += 1
+        # Who was away for long may come back under another name.
+        if before is not None and sweep - before[1] <= UNSEEN and before[0] != name:
+            self.switches += 1
+        self.stolen += self.owner.setdefault(name, thing) != thing
+        self.last[thing] = (name, sweep)
 
 
 def drive(count: int, rate: float = 10.0, seed: int = 5, ground: int = 600) -> Iterator[Frame]:

@@ -11,28 +11,9 @@ from afov.instances import Instance, instances
 from afov.tracking import UNSEEN, Tracker, lasting_ids
 from afov.transforms import inverse
 from afov.vocabulary import Vocabulary
-from tests.truth_drive import drive
+from tests.truth_drive import Tally, drive
 
 NUSCENES = Vocabulary.load("nuscenes16")
-
-
-class Tally:
-    """What became of each true thing: its ids, and how often they changed."""
-
-    def __init__(self) -> None:
-        self.last: dict[int, tuple[int, int]] = {}
-        self.switches = self.detections = 0
-        self.owner: dict[int, int] = {}
-        self.stolen = 0
-
-    def add(self, sweep: int, thing: int, name: int) -> None:
-        before = self.last.get(thing)
-        self.detections += 1
-        # Who was away for long may come back under another name.
-        if before is not None and sweep - before[1] <= UNSEEN and before[0] != name:
-            self.switches += 1
-        self.stolen += self.owner.setdefault(name, thing) != thing
-        self.last[thing] = (name, sweep)
 
 
 def tracked(
