@@ -11,7 +11,7 @@ from afov.frames import Sweep
 from afov.instances import Instance, instances
 from afov.labelled import published_ids
 from afov.student import Labels
-from afov.transforms import transform_points
+from afov.transforms import inverse, transform_points
 from afov.vocabulary import Vocabulary
 
 WANDER = 0.3, 0.05  # metres, and per metre of extent: what is seen of a thing moves its centroid
@@ -61,13 +61,16 @@ class Tracker:
 
     Things are expected where constant velocity brings them; those found are assigned to those
     expected by the least sum of squared Mahalanobis distances (Hungarian). What is not found for a
-    few sweeps loses its id. Without poses nothing stands still, and there are no velocities.
+    few sweeps loses its id. Where a pose is missing the vehicle is taken to go on as it did, for as
+    long; without poses nothing stands still, and there are no velocities.
     """
 
     def __init__(self) -> None:
         self._tracks: list[_Track] = []
         self._stamp: int | None = None
-        self._posed = False
+        self._pose: np.ndarray | None = None
+        self._motion = np.eye(4)  # of the vehicle in one sweep
+        self._guessed = 0
         self._last_id = 0
 
     def update(
@@ -80,17 +83,16 @@ class Tracker:
             world_from_lidar: (4, 4), to a frame that stands still; None where nobody knows, and
                 then the vehicle's own motion is taken for the things'.
         """
-        posed = world_from_lidar is not None
-        if self._stamp is None or stamp < self._stamp or posed != self._posed:
-            self._tracks = []
-        seconds = (stamp - self._stamp) / 1e9 if self._tracks and self._stamp is not None else 0.0
-        self._stamp, self._posed = stamp, posed
+        if self._stamp is not None and stamp < self._stamp:
+            self._tracks, self._pose = [], None
+        seconds = (stamp - self._stamp) / 1e9 if self._stamp is not None and self._tracks else 0.0
+        self._stamp, pose = stamp, self._place(world_from_lidar)
         for track in self._tracks:
             track.predict(seconds)
             track.unseen += 1
         positions = np.array([i.centroid for i in found]).reshape(-1, 3)
-        if world_from_lidar is not None:
-            positions = transform_points(world_from_lidar, positions)
+        if pose is not None:
+            positions = transform_points(pose, positions)
         extents = np.array([np.linalg.norm(np.ptp(i.xyz[:, :2], axis=0)) for i in found])
         wander = WANDER[0] + WANDER[1] * extents
         matched = dict(self._matches(found, positions, wander))
@@ -102,11 +104,24 @@ class Tracker:
             else:
                 speed = float(np.clip(SPEED[0] * extents[i], *SPEED[1:]))
                 track = self._begin(instance, position, np.diag([wander[i] ** 2, speed**2]))
-            known = posed and track.seen > 1
+            known = pose is not None and track.seen > 1
             velocity = track.velocity if known else None
             tracked.append(replace(instance, id=track.id, velocity=velocity))
         self._tracks = [t for t in self._tracks if t.unseen <= UNSEEN]
         return tracked
+
+    def _place(self, pose: np.ndarray | None) -> np.ndarray | None:
+        """Where the LiDAR is, as far as anyone knows; another frame is another world."""
+        if pose is None and self._pose is not None and self._guessed < UNSEEN:
+            self._guessed += 1
+            self._pose = self._pose @ self._motion
+            return self._pose
+        if (pose is None) != (self._pose is None):
+            self._tracks = []
+        elif pose is not None and self._pose is not None and not self._guessed:
+            self._motion = inverse(self._pose) @ pose
+        self._pose, self._guessed = pose, 0
+        return pose
 
     def _matches(
         self, found: Sequence[Instance], positions: np.ndarray, wander: np.ndarray

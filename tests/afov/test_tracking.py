@@ -86,6 +86,17 @@ def test_velocity_is_over_ground_however_the_vehicle_moves() -> None:
     np.testing.assert_allclose(velocity, (8, -2, 0), atol=0.15)
 
 
+def test_a_pose_that_is_missing_now_and_then_costs_no_id() -> None:
+    tracker, ids = Tracker(), set()
+    for sweep in range(60):
+        world_from_lidar = np.eye(4)
+        world_from_lidar[0, 3] = 1.5 * sweep
+        pose = None if sweep % 12 in (7, 8, 9) else world_from_lidar
+        (one,) = tracker.update(sweep * 10**8, [still(90 - 1.5 * sweep, 3)], pose)
+        ids.add(one.id)
+    assert len(ids) == 1
+
+
 def test_without_a_pose_ids_last_and_velocities_are_unknown() -> None:
     tracker, names = Tracker(), set()
     for sweep in range(20):
