@@ -19,9 +19,9 @@ from sensor_msgs.msg import PointCloud2
 
 from afov.clouds import scaled_intensity, to_sweep, unusual_intensity
 from afov.errors import InputError
-from afov.frames import Sweep
+from afov.frames import CameraImage, Sweep
 from afov.student import Student
-from afov_ros.cameras import CameraInput
+from afov_ros.cameras import CameraInput, images_of
 from afov_ros.diagnostics import statuses
 from afov_ros.health import Health
 from afov_ros.live_vocabulary import LiveVocabulary
@@ -141,12 +141,14 @@ class AfovNode(LifecycleNode):
             message = decoded(data, PointCloud2)
             sweep = to_sweep(message)
             self._notice_jump(sweep.stamp)
-            decode = time.perf_counter() - began
+            read = time.perf_counter()
             language = self.vocabulary.current
             scaled = scaled_intensity(sweep, settings.intensity_scale)
             if (why := unusual_intensity(scaled)) and "intensity" in language.student.model.inputs:
                 self.get_logger().warning(why, throttle_duration_sec=60.0)
-            labels = language.student.label(scaled)
+            images = self._images(language.student, seen, sweep)
+            looked = time.perf_counter()
+            labels = language.student.label(scaled, images)
             labels = language.student.corrected(labels, sweep, settings.afi)
             things = None
             if labels.instance_id is not None and self.outputs.tells_of_things:
@@ -165,7 +167,9 @@ class AfovNode(LifecycleNode):
         self.latest = moment
         age = (self.get_clock().now().nanoseconds - sweep.stamp) / 1e9
         self.health.finished(total, age, settings.max_allowed_processing_time_ms)
-        parts = {"decode": decode, **labels.seconds, "total": total}
+        parts = {"decode": read - began, **labels.seconds, "total": total}
+        if images:
+            parts["images"] = looked - read
         parts["publish"] = total - (labelled - began)
         self.outputs.measure(parts, age)
         if self.cameras:
@@ -208,6 +212,16 @@ class AfovNode(LifecycleNode):
                 part.destroy()
         self.outputs = self.transforms = None
 
+    def _images(self, student: Student, seen: dict[str, Any], sweep: Sweep) -> list[CameraImage]:
+        """What a panoptic model looks at besides; a camera that is late is left out."""
+        if student.panoptic is None:
+            return []
+        tolerance = self.settings.camera_tolerance
+        images, faults = images_of(self.cameras, seen, sweep, self.transforms, tolerance)
+        for fault in faults:
+            self.warn(f"labelled without {fault}")
+        return images
+
     def _notice_jump(self, stamp: int) -> None:
         if stamp < self._last_stamp - JUMP_NS:
             self.health.jumps += 1
@@ -227,6 +241,9 @@ def warm(student: Student) -> None:
     names = ("x", "y", "z", *(n for n in student.model.inputs if n in ("intensity", "ring")))
     points = np.random.default_rng(0).normal(0, 10, (20000, len(names))).astype(np.float32)
     student.label(Sweep(points, names, 0, ""))
+    if student.panoptic is not None:
+        size = student.panoptic.tower.files
+        student.panoptic.tower.features(np.zeros((size.height, size.width, 3), np.uint8))
 
 
 def main(args: list[str] | None = None) -> int:

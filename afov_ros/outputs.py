@@ -43,9 +43,13 @@ LATCHED = QoSProfile(
 )
 PARTS = (
     "decode",
+    "images",
     "voxels",
     "kernel maps",
     "network",
+    "image features",
+    "decoder",
+    "masks",
     "labels",
     "afi",
     "things",

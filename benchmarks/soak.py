@@ -52,6 +52,7 @@ class Heard:
     phases: list[tuple[float, str]] = field(default_factory=list)
     pictures: int = 0
     changed: int = 0
+    refusal: str = ""
     stderr: str = ""
     exit_code: int | None = None
     sent: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -145,8 +146,10 @@ class Listener:
         if self.asked is not None:
             if not self.asked.done():
                 return
-            self.heard.changed += bool(self.asked.result().success)
-        if self.heard.changed < CHANGES:
+            answer = self.asked.result()
+            self.heard.changed += bool(answer.success)
+            self.heard.refusal = answer.message
+        if self.heard.changed < CHANGES and not self.heard.refusal:
             names = ("road", "car", f"thing number {self.heard.changed}")
             classes = [Category(name=name) for name in names]
             self.asked = self.client.call_async(SetVocabulary.Request(classes=classes))

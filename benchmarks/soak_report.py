@@ -50,7 +50,8 @@ def events_report(heard: Any, changes: int) -> list[str]:
             f"| {event} | {len(rows) / (end - begin):.1f} | {p50:.0f}, {p95:.0f} | "
             f"{seen(event, reports, changes)} |"
         )
-    lines += ["", "| what | |", "|---|---|", f"| vocabularies changed | {heard.changed} |"]
+    changed = f"{heard.changed} {heard.refusal}".replace("|", "/")
+    lines += ["", "| what | |", "|---|---|", f"| vocabularies changed | {changed} |"]
     return [*lines, *memory_rows(heard), *ending_rows(heard)]
 
 
