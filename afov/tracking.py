@@ -11,7 +11,7 @@ from afov.frames import Sweep
 from afov.instances import Instance, instances
 from afov.labelled import published_ids
 from afov.student import Labels
-from afov.transforms import inverse, transform_points
+from afov.transforms import interpolate, inverse, transform_points
 from afov.vocabulary import Vocabulary
 
 WANDER = 0.3, 0.05  # metres, and per metre of extent: what is seen of a thing moves its centroid
@@ -69,7 +69,7 @@ class Tracker:
         self._tracks: list[_Track] = []
         self._stamp: int | None = None
         self._pose: np.ndarray | None = None
-        self._motion = np.eye(4)  # of the vehicle in one sweep
+        self._motion = np.eye(4), 1.0  # of the vehicle, and the seconds that it took
         self._guessed = 0
         self._last_id = 0
 
@@ -84,9 +84,9 @@ class Tracker:
                 then the vehicle's own motion is taken for the things'.
         """
         if self._stamp is not None and stamp < self._stamp:
-            self._tracks, self._pose = [], None
-        seconds = (stamp - self._stamp) / 1e9 if self._stamp is not None and self._tracks else 0.0
-        self._stamp, pose = stamp, self._place(world_from_lidar)
+            self._tracks, self._pose, self._stamp = [], None, None
+        seconds = 0.0 if self._stamp is None else (stamp - self._stamp) / 1e9
+        self._stamp, pose = stamp, self._place(world_from_lidar, seconds)
         for track in self._tracks:
             track.predict(seconds)
             track.unseen += 1
@@ -104,22 +104,23 @@ class Tracker:
             else:
                 speed = float(np.clip(SPEED[0] * extents[i], *SPEED[1:]))
                 track = self._begin(instance, position, np.diag([wander[i] ** 2, speed**2]))
-            known = pose is not None and track.seen > 1
+            known = world_from_lidar is not None and track.seen > 1
             velocity = track.velocity if known else None
             tracked.append(replace(instance, id=track.id, velocity=velocity))
         self._tracks = [t for t in self._tracks if t.unseen <= UNSEEN]
         return tracked
 
-    def _place(self, pose: np.ndarray | None) -> np.ndarray | None:
+    def _place(self, pose: np.ndarray | None, seconds: float) -> np.ndarray | None:
         """Where the LiDAR is, as far as anyone knows; another frame is another world."""
         if pose is None and self._pose is not None and self._guessed < UNSEEN:
             self._guessed += 1
-            self._pose = self._pose @ self._motion
+            motion, took = self._motion
+            self._pose = self._pose @ interpolate(np.eye(4), motion, seconds / took)
             return self._pose
         if (pose is None) != (self._pose is None):
             self._tracks = []
-        elif pose is not None and self._pose is not None and not self._guessed:
-            self._motion = inverse(self._pose) @ pose
+        elif pose is not None and self._pose is not None and seconds and not self._guessed:
+            self._motion = inverse(self._pose) @ pose, seconds
         self._pose, self._guessed = pose, 0
         return pose
 

@@ -60,29 +60,33 @@ def statuses(node: Any) -> list[Any]:
 
 def _transforms(node: Any, name: str, moment: Any) -> Any:
     """Whether the frames that are needed can be had at the newest sweep's time."""
-    transforms, settings = node.transforms, node.settings
+    transforms = node.transforms
     about = {"frames": ", ".join(transforms.frames) or "none"}
     faults = []
-    if moment is not None:
-        sweep = moment.sweep
-        # Of a camera as its image needs it: across the time between the two.
-        wanted = [
-            (camera.frame_id, sweep.stamp if seen is None else seen[0])
-            for camera in node.cameras
-            if camera.frame_id
-            for seen in (moment.seen.get(camera.name),)
-        ]
-        if any(settings.ego_box):
-            wanted.append((settings.ego_frame, sweep.stamp))
-        if moment.things is not None:
-            wanted.append((settings.fixed_frame, sweep.stamp))
-        for frame, stamp in wanted:
-            try:
-                transforms.lookup(frame, sweep.frame_id, stamp, sweep.stamp)
-            except InputError as error:
-                faults.append(str(error))
+    for frame, stamp in _wanted(node, moment) if moment is not None else ():
+        try:
+            transforms.lookup(frame, moment.sweep.frame_id, stamp, moment.sweep.stamp)
+        except InputError as error:
+            faults.append(str(error))
     text = "; ".join(dict.fromkeys(faults)) or transforms.heard or "ok"
     return _status(f"{name}: transforms", WARN if faults else OK, text, about)
+
+
+def _wanted(node: Any, moment: Any) -> list[tuple[str, int]]:
+    """Frames that a sweep needs, and at what time (nanoseconds)."""
+    settings, stamp = node.settings, moment.sweep.stamp
+    wanted = []
+    for camera in node.cameras:
+        if camera.frame_id:
+            # As its image needs it, across the time between the two; a stale one needs nothing.
+            seen = moment.seen.get(camera.name)
+            fresh = seen is not None and abs(stamp - seen[0]) <= settings.camera_tolerance * 1e9
+            wanted.append((camera.frame_id, seen[0] if fresh else stamp))
+    if any(settings.ego_box):
+        wanted.append((settings.ego_frame, stamp))
+    if moment.things is not None:
+        wanted.append((settings.fixed_frame, stamp))
+    return wanted
 
 
 def _gpu(runtime: Any) -> dict[str, str]:

@@ -12,6 +12,7 @@ import time
 import rclpy
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
+from rclpy.executors import ExternalShutdownException
 
 
 def wait_active(name: str, patience: float) -> bool:
@@ -46,7 +47,7 @@ def main() -> int:
             return 0
         print(f"{args.node} is not active after {args.patience:.0f} s", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ExternalShutdownException):
         return 1
     finally:
         rclpy.try_shutdown()

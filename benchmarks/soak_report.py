@@ -11,6 +11,8 @@ TRANSPORT = 0.02  # seconds that a cloud may be on its way, either way
 
 def steady_report(heard: Any, rate: float) -> list[str]:
     """Loss, latency by part, memory, labels."""
+    if not heard.answers:
+        return ["Nothing came back. The node's output:", "", *heard.stderr.splitlines()[-20:]]
     sent, counts = len(heard.sent), last_counts(heard)
     labelled, refused, dropped = (int(counts.get(k, 0)) for k in ("labelled", "refused", "dropped"))
     when, _, latency = np.array(heard.answers).T
@@ -45,7 +47,9 @@ def events_report(heard: Any, changes: int) -> list[str]:
     for (begin, event), end in zip(heard.phases, ends, strict=True):
         rows = [(w, ms) for w, _, ms in heard.answers if begin <= w < end]
         p50, p95 = np.percentile([ms for _, ms in rows] or [np.nan], (50, 95))
-        reports = [r for r in heard.reports if begin <= r[0] < end + 2]
+        # What an event does shows within a second or two, and is over as soon.
+        shift = (4, 0) if event == "all is well" else (1, 2)
+        reports = [r for r in heard.reports if begin + shift[0] <= r[0] < end + shift[1]]
         lines.append(
             f"| {event} | {len(rows) / (end - begin):.1f} | {p50:.0f}, {p95:.0f} | "
             f"{seen(event, reports, changes)} |"
@@ -64,7 +68,7 @@ def seen(event: str, reports: list[Any], changes: int) -> str:
     version = max((int(v.get("vocabulary version", 0)) for v in values), default=0)
     jumps = max((int(v.get("time jumped back", 0)) for v in values), default=0)
     found = {
-        "all is well": "nothing" if not silent and "transforms" not in bad else f"{bad}",
+        "all is well": ", ".join(f"{n}: {bad[n]}" for n in bad if n != "segmentation") or "nothing",
         "one camera unplugged": ", ".join(f"{n}: {bad[n]}" for n in sorted(silent)[:1]),
         "all cameras unplugged": f"{len(silent)} cameras" if silent == cameras else "",
         "tf stopped": bad.get("transforms", ""),
