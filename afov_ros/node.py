@@ -25,7 +25,8 @@ from afov_ros.cameras import CameraInput, images_of
 from afov_ros.diagnostics import statuses
 from afov_ros.health import Health
 from afov_ros.live_vocabulary import LiveVocabulary
-from afov_ros.outputs import Moment, Outputs
+from afov_ros.moment import Moment
+from afov_ros.outputs import Outputs
 from afov_ros.parameters import Settings, declare
 from afov_ros.requests import Requests
 from afov_ros.subscriptions import decoded
