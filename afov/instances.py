@@ -10,7 +10,7 @@ import numpy as np
 from afov.vocabulary import Vocabulary
 
 CLOSE = 0.05  # metres; points nearer than this to a side of a box lie on it
-SAMPLE = 500  # points at most that choose between a box's directions
+SAMPLE = 200  # points at most that choose between a box's directions
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def instances(
     """
     things = np.zeros(256, bool)
     things[1 : len(vocabulary.labelled) + 1] = [c.thing for c in vocabulary.labelled]
-    (rows,) = np.nonzero((instance_id > 0) & np.isfinite(xyz).all(1))
+    rows = np.flatnonzero(instance_id)
+    rows = rows[np.isfinite(xyz[rows]).all(1)]
     if not len(rows):
         return []
     rows = rows[np.argsort(instance_id[rows], kind="stable")]
