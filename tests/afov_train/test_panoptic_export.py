@@ -17,6 +17,7 @@ from afov.frames import Sweep
 from afov.image_tower import ImageTower
 from afov.inputs import inputs
 from afov.pairing import pair_images
+from afov.sources.nuscenes import NuScenesSource
 from afov.student import Student, at_points
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
@@ -115,6 +116,16 @@ def test_the_folder_answers_as_torch_does(
     owner = bank.class_scores(labels.embedding[held]).argmax(1) + 1
     assert np.array_equal(owner, labels.class_id[held])
     assert {"image features", "decoder", "masks"} <= set(labels.seconds)
+
+
+@pytest.mark.parametrize("cameras", [True, False])
+def test_a_real_sweep_goes_through_with_its_images_and_without(
+    shared, folder, cameras, overlapping
+):
+    frame = next(iter(NuScenesSource(shared / "data/nuscenes-one-sample", "v1.0-mini")))
+    labels = Student.open(folder).label(frame.sweep, frame.images if cameras else ())
+    assert len(labels.instance_id) == 34688 and labels.class_id.any()
+    assert np.isfinite(labels.score).all() and np.isfinite(labels.voxel_embedding).all()
 
 
 def test_a_semantic_folder_knows_no_instances(model_folder, frames):
