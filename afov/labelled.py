@@ -13,11 +13,12 @@ from afov.vocabulary import UNLABELLED, Vocabulary
 
 UNKNOWN = 255
 # Autoware's names; rgb as RViz wants it, 0x00RRGGBB in a float's bits. The vocabulary's version
-# lies where alignment left two bytes empty.
+# lies where alignment left two bytes empty; two more at the end make it 32 bytes.
 POINT = np.dtype(
     [
         ("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"),
         ("class_id", "u1"), ("vocabulary", "<u2"), ("probability", "<f4"), ("rgb", "<f4"),
+        ("instance_id", "<u2"),
     ],
     align=True,
 )  # fmt: skip
@@ -44,6 +45,8 @@ def labelled_points(
     ids = published_ids(labels, threshold)
     points["class_id"], points["probability"] = ids, labels.score
     points["vocabulary"], points["rgb"] = version, packed_rgb(vocabulary, ids)
+    if labels.instance_id is not None:
+        points["instance_id"] = labels.instance_id
     return points
 
 

@@ -1,23 +1,28 @@
-"""The student: points in; class, score and embedding per point out."""
+"""The student: points in; class, score and embedding per point out, instances where it knows."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from afov.afi import Mode, interact
-from afov.frames import Sweep
+from afov.frames import CameraImage, Sweep
 from afov.inputs import inputs
 from afov.kernel_maps import kernel_maps
-from afov.model_folder import ModelFolder, read_model_folder
+from afov.model_folder import ModelFolder, read_model_folder, read_panoptic
 from afov.runtimes import Runtime, RuntimeName, open_runtime
 from afov.short_head import shortened
 from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from afov.panoptic import PanopticHead
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Student:
-    """A model folder, opened: a runtime and a text bank.
+    """A model folder, opened: a runtime and a text bank; a panoptic head where there is one.
 
     Attributes:
         basis: what makes embeddings of a runtime's rows, where these are short.
@@ -66,6 +71,7 @@ class Student:
     runtime: Runtime
     text_bank: TextBank
     basis: np.ndarray | None = None
+    panoptic: PanopticHead | None = None
 
     @classmethod
     def open(cls, folder: Path | str, runtime: RuntimeName = "auto") -> Student:
@@ -74,7 +80,14 @@ class Student:
         Raises:
             InputError: the folder is damaged, or the runtime is not installed.
         """
-        return cls.of(read_model_folder(folder), runtime)
+        model, files = read_model_folder(folder), read_panoptic(folder)
+        if files is None:
+            return cls.of(model, runtime)
+        from afov.panoptic import PanopticHead
+
+        # The decoder takes whole embeddings, so the network's head stays as it is.
+        opened = open_runtime(model, runtime)
+        return cls(model, opened, model.text_bank, panoptic=PanopticHead(files))
 
     @classmethod
     def of(cls, model: ModelFolder, runtime: RuntimeName = "auto") -> Student:
@@ -91,8 +104,15 @@ class Student:
         """The same network under another vocabulary."""
         return replace(self, text_bank=text_bank)
 
-    def label(self, sweep: Sweep) -> Labels:
+    def label(self, sweep: Sweep, images: Sequence[CameraImage] = ()) -> Labels:
         """Labels every point of a sweep.
+
+        A panoptic model leaves points that no mask holds without a label, 0; a point's embedding
+        is its query's where one holds it.
+
+        Args:
+            images: what a panoptic model sees besides; it does without, and other models do not
+                look at them.
 
         Raises:
             InputError: the sweep lacks a field that the model needs.
@@ -107,20 +127,37 @@ class Student:
         if len(voxels):
             rows = self.runtime.run(features, maps)
         clock.append(time.perf_counter())
+        parts = ("voxels", "kernel maps", "network")
+        seconds = dict(zip(parts, np.diff(clock).tolist(), strict=True))
+        found = None
+        if self.panoptic is not None:
+            # Before the rows become unit rows: the decoder takes them as they are.
+            found, answers, more = self.panoptic.segment(
+                sweep, voxels, rows, images, self.text_bank, self.model.temperature
+            )
+            seconds |= more
+        began = time.perf_counter()
         # A runtime of the weights gives short rows, one of the graph whole embeddings.
         whole = self.basis is None or rows.shape[1] != self.basis.shape[1]
         bank = self.text_bank if whole else self._short_bank
         best, likely = bank.classify(rows, self.model.temperature)
+        instance_id = None
+        if found is not None:
+            best, likely = found.class_id, found.score
+            held = found.query >= 0
+            rows[held] = answers.embedding[found.query[held]]
+            instance_id = at_points(found.instance_id, voxels.inverse)
         class_id, score = (at_points(values, voxels.inverse) for values in (best, likely))
-        clock.append(time.perf_counter())
-        parts = ("voxels", "kernel maps", "network", "labels")
-        seconds = dict(zip(parts, np.diff(clock).tolist(), strict=True))
+        seconds["labels"] = time.perf_counter() - began
         basis = None if whole else self.basis
-        return Labels(class_id, score, rows, voxels.inverse, seconds, basis=basis)
+        return Labels(class_id, score, rows, voxels.inverse, seconds, instance_id, basis)
 
     def corrected(self, labels: Labels, sweep: Sweep, afi: Mode) -> Labels:
-        """What `label` said of the sweep, after approximate flat interaction."""
-        if afi == "off":
+        """What `label` said of the sweep, after approximate flat interaction.
+
+        Instances stay as they are: a mask has settled what its points are.
+        """
+        if afi == "off" or labels.instance_id is not None:
             return labels
         began = time.perf_counter()
         bank = self.text_bank if labels.basis is None else self._short_bank

@@ -77,13 +77,14 @@ class CameraInput:
         sweep: Sweep,
         transforms: Transforms,
         tolerance: float,
-        width: int,
+        width: int | None = None,
     ) -> CameraImage:
         """An image, `width` pixels wide, paired with the sweep through tf at both times.
 
         Args:
             seen: `newest` when the sweep came.
             tolerance: seconds between the two, at most.
+            width: None for the image as it came.
 
         Raises:
             InputError: none within the tolerance, or it, its camera_info or its transform is bad.
@@ -100,10 +101,11 @@ class CameraInput:
         frame = message.header.frame_id or info.header.frame_id
         pose = transforms.lookup(frame, sweep.frame_id, stamp, sweep.stamp)
         pixels = decode_compressed(message.data) if self.compressed else decode_raw(message)
-        height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
-        small = np.asarray(Pillow.fromarray(pixels).resize((width, height)))
-        camera = camera_of(info, self.topics).scaled(width, height)
-        return CameraImage(self.name, stamp, small, camera, pose)
+        if width is not None:
+            height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
+            pixels = np.asarray(Pillow.fromarray(pixels).resize((width, height)))
+        camera = camera_of(info, self.topics).scaled(pixels.shape[1], pixels.shape[0])
+        return CameraImage(self.name, stamp, pixels, camera, pose)
 
     def state(self, stamp: int, tolerance: float) -> tuple[bool, str]:
         """Whether all is well at a sweep's stamp, and what to tell."""
@@ -131,6 +133,28 @@ class CameraInput:
     def _take_info(self, message: Any) -> None:
         camera_of(message, self.topics)  # a bad one is warned about and not kept
         self._info = message
+
+
+def images_of(
+    cameras: list[CameraInput],
+    seen: dict[str, tuple[int, bytes] | None],
+    sweep: Sweep,
+    transforms: Transforms,
+    tolerance: float,
+) -> tuple[list[CameraImage], list[str]]:
+    """What the cameras saw of a sweep, as it came, and why the others saw nothing.
+
+    Args:
+        seen: each camera's `newest` when the sweep came, by name; nothing is waited for.
+        tolerance: as `CameraInput.image`.
+    """
+    images, faults = [], []
+    for camera in cameras:
+        try:
+            images.append(camera.image(seen.get(camera.name), sweep, transforms, tolerance))
+        except InputError as error:
+            faults.append(str(error))
+    return images, faults
 
 
 def _topics(image: str) -> CameraTopics:

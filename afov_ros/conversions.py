@@ -83,7 +83,7 @@ def vocabulary_message(vocabulary: Vocabulary, version: int, header: Any) -> Any
             id=class_id,
             name=category.name,
             phrases=list(category.phrases),
-            color=_color(category.color),
+            color=color_message(category.color),
             thing=category.thing,
         )
         for class_id, category in enumerate(vocabulary.labelled, start=1)
@@ -124,14 +124,14 @@ def label_info_message(vocabulary: Vocabulary, threshold: float, header: Any) ->
     return LabelInfo(header=header, class_map=names, threshold=threshold)
 
 
-def legend_message(vocabulary: Vocabulary, frame_id: str, box: Box | None) -> Any:
-    """A visualization_msgs/MarkerArray: class names in their colours, and the ego box.
+def legend_markers(vocabulary: Vocabulary, frame_id: str, box: Box | None) -> list[Any]:
+    """visualization_msgs/Marker: class names in their colours, and the ego box.
 
     Args:
         frame_id: the sensor's frame; the names stand in a column beside it.
         box: frame, then least x y z, greatest x y z, metres.
     """
-    from visualization_msgs.msg import Marker, MarkerArray
+    from visualization_msgs.msg import Marker
 
     markers = [Marker(action=Marker.DELETEALL)]
     for i, category in enumerate(vocabulary.labelled):
@@ -140,11 +140,11 @@ def legend_message(vocabulary: Vocabulary, frame_id: str, box: Box | None) -> An
         marker.pose.position.x, marker.pose.position.y = -10.0, 12.0
         marker.pose.position.z = 10.0 - 0.9 * i
         marker.scale.z = 0.8
-        marker.color = _color(category.color)
+        marker.color = color_message(category.color)
         markers.append(marker)
     if box is not None:
         frame, limits = box
-        marker = Marker(ns="ego_box", type=Marker.CUBE, color=_color((255, 255, 255), 0.25))
+        marker = Marker(ns="ego_box", type=Marker.CUBE, color=color_message((255, 255, 255), 0.25))
         marker.header.frame_id = frame
         for axis, low, high in zip("xyz", limits[:3], limits[3:], strict=True):
             setattr(marker.pose.position, axis, (low + high) / 2)
@@ -152,10 +152,11 @@ def legend_message(vocabulary: Vocabulary, frame_id: str, box: Box | None) -> An
         markers.append(marker)
     for marker in markers:
         marker.frame_locked = True
-    return MarkerArray(markers=markers)
+    return markers
 
 
-def _color(rgb: tuple[int, int, int], alpha: float = 1.0) -> Any:
+def color_message(rgb: tuple[int, int, int], alpha: float = 1.0) -> Any:
+    """A std_msgs/ColorRGBA of 0..255."""
     from std_msgs.msg import ColorRGBA
 
     r, g, b = (v / 255 for v in rgb)

@@ -7,6 +7,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from afov.errors import InputError
+from afov_ros.gpu import gpu_memory, runs_on_gpu
 from afov_ros.health import ERROR, OK, WARN, resident_mib
 
 LEVELS = {
@@ -35,9 +36,11 @@ def statuses(node: Any) -> list[Any]:
         "rate, Hz": f"{health.rate():.1f}",
         "last sweep, ms": f"{health.milliseconds:.0f}",
         "p50, p95, p99, ms": f"{p50:.0f}, {p95:.0f}, {p99:.0f}",
+        "latency since the stamp, s": f"{health.latency:.3f}",
         "vocabulary": language.student.vocabulary.name,
         "vocabulary version": str(language.version),
         "memory, MiB": f"{resident_mib():.0f}",
+        **_gpu(language.student.runtime),
         **{f"sent {t}": str(n) for t, n in sorted(node.outputs.sent.items()) if "debug" not in t},
         **{f"refused: {why}": str(count) for why, count in health.faults.most_common(5)},
     }
@@ -57,19 +60,38 @@ def statuses(node: Any) -> list[Any]:
 
 def _transforms(node: Any, name: str, moment: Any) -> Any:
     """Whether the frames that are needed can be had at the newest sweep's time."""
-    transforms, settings = node.transforms, node.settings
+    transforms = node.transforms
     about = {"frames": ", ".join(transforms.frames) or "none"}
-    wanted = [camera.frame_id for camera in node.cameras if camera.frame_id]
-    if any(settings.ego_box):
-        wanted.append(settings.ego_frame)
     faults = []
-    for frame in wanted if moment is not None else ():
+    for frame, stamp in _wanted(node, moment) if moment is not None else ():
         try:
-            transforms.lookup(frame, moment.sweep.frame_id, moment.sweep.stamp)
+            transforms.lookup(frame, moment.sweep.frame_id, stamp, moment.sweep.stamp)
         except InputError as error:
             faults.append(str(error))
-    text = "; ".join(faults) or transforms.heard or "ok"
+    text = "; ".join(dict.fromkeys(faults)) or transforms.heard or "ok"
     return _status(f"{name}: transforms", WARN if faults else OK, text, about)
+
+
+def _wanted(node: Any, moment: Any) -> list[tuple[str, int]]:
+    """Frames that a sweep needs, and at what time (nanoseconds)."""
+    settings, stamp = node.settings, moment.sweep.stamp
+    wanted = []
+    for camera in node.cameras:
+        if camera.frame_id:
+            # As its image needs it, across the time between the two; a stale one needs nothing.
+            seen = moment.seen.get(camera.name)
+            fresh = seen is not None and abs(stamp - seen[0]) <= settings.camera_tolerance * 1e9
+            wanted.append((camera.frame_id, seen[0] if fresh else stamp))
+    if any(settings.ego_box):
+        wanted.append((settings.ego_frame, stamp))
+    if moment.things is not None:
+        wanted.append((settings.fixed_frame, stamp))
+    return wanted
+
+
+def _gpu(runtime: Any) -> dict[str, str]:
+    memory = gpu_memory() if runs_on_gpu(runtime) else None
+    return {} if memory is None else {"GPU memory, MiB": f"{memory[0]:.0f} of {memory[1]:.0f}"}
 
 
 def _counts(health: Any) -> dict[str, str]:

@@ -23,7 +23,7 @@ class Health:
         self._lock = threading.Lock()
         self.labelled = self.refused = self.dropped = self.jumps = 0
         self.faults: Counter[str] = Counter()
-        self.milliseconds = 0.0
+        self.milliseconds = self.latency = 0.0
         self._recent: deque[tuple[float, float]] = deque()
         self._slow = self._new_faults = 0
         self._reason = ""
@@ -49,12 +49,16 @@ class Health:
         with self._lock:
             self.dropped += 1
 
-    def finished(self, seconds: float, allowed_ms: float) -> None:
-        """A cloud was labelled and published."""
+    def finished(self, seconds: float, latency: float, allowed_ms: float) -> None:
+        """A cloud was labelled and published.
+
+        Args:
+            seconds: that it took. latency: seconds since its stamp.
+        """
         now = time.monotonic()
         with self._lock:
             self.labelled += 1
-            self.milliseconds = seconds * 1e3
+            self.milliseconds, self.latency = seconds * 1e3, latency
             self._recent.append((now, self.milliseconds))
             while self._recent[0][0] < now - WINDOW:
                 self._recent.popleft()

@@ -19,16 +19,18 @@ from sensor_msgs.msg import PointCloud2
 
 from afov.clouds import scaled_intensity, to_sweep, unusual_intensity
 from afov.errors import InputError
-from afov.frames import Sweep
+from afov.frames import CameraImage, Sweep
 from afov.student import Student
-from afov_ros.cameras import CameraInput
+from afov_ros.cameras import CameraInput, images_of
 from afov_ros.diagnostics import statuses
 from afov_ros.health import Health
 from afov_ros.live_vocabulary import LiveVocabulary
-from afov_ros.outputs import Moment, Outputs
+from afov_ros.moment import Moment
+from afov_ros.outputs import Outputs
 from afov_ros.parameters import Settings, declare
 from afov_ros.requests import Requests
 from afov_ros.subscriptions import decoded
+from afov_ros.things import Following
 from afov_ros.throttle import Throttle
 from afov_ros.transforms import Transforms
 from afov_ros.worker import Worker
@@ -95,6 +97,7 @@ class AfovNode(LifecycleNode):
         """Begins to listen."""
         settings, self._last_stamp = self.settings, 0
         self.cameras = [CameraInput(self, topic, self._side_group) for topic in settings.cameras]
+        self._following = Following(self.transforms)
         self._sweeps, self._drawings = Worker(self.label, settings.queue), Worker(self.draw)
         # Best effort, as sensors publish; of those that wait the oldest is dropped.
         newest = QoSProfile(depth=settings.queue, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -139,14 +142,20 @@ class AfovNode(LifecycleNode):
             message = decoded(data, PointCloud2)
             sweep = to_sweep(message)
             self._notice_jump(sweep.stamp)
-            decode = time.perf_counter() - began
+            read = time.perf_counter()
             language = self.vocabulary.current
             scaled = scaled_intensity(sweep, settings.intensity_scale)
             if (why := unusual_intensity(scaled)) and "intensity" in language.student.model.inputs:
                 self.get_logger().warning(why, throttle_duration_sec=60.0)
-            labels = language.student.label(scaled)
+            images = self._images(language.student, seen, sweep)
+            looked = time.perf_counter()
+            labels = language.student.label(scaled, images)
             labels = language.student.corrected(labels, sweep, settings.afi)
-            moment = Moment(message, sweep, labels, language, settings, seen)
+            things = None
+            if labels.instance_id is not None and self.outputs.tells_of_things:
+                vocabulary = language.student.vocabulary
+                labels, things = self._following.follow(sweep, labels, vocabulary, settings)
+            moment = Moment(message, sweep, labels, language, settings, seen, things)
             labelled = time.perf_counter()
             self.outputs.publish(moment)
         except InputError as error:
@@ -157,10 +166,12 @@ class AfovNode(LifecycleNode):
             return
         total = time.perf_counter() - began
         self.latest = moment
-        self.health.finished(total, settings.max_allowed_processing_time_ms)
-        parts = {"decode": decode, **labels.seconds, "total": total}
-        parts["publish"] = total - (labelled - began)
         age = (self.get_clock().now().nanoseconds - sweep.stamp) / 1e9
+        self.health.finished(total, age, settings.max_allowed_processing_time_ms)
+        parts = {"decode": read - began, **labels.seconds, "total": total}
+        if images:
+            parts["images"] = looked - read
+        parts["publish"] = total - (labelled - began)
         self.outputs.measure(parts, age)
         if self.cameras:
             self._drawings.put(moment)
@@ -202,6 +213,16 @@ class AfovNode(LifecycleNode):
                 part.destroy()
         self.outputs = self.transforms = None
 
+    def _images(self, student: Student, seen: dict[str, Any], sweep: Sweep) -> list[CameraImage]:
+        """What a panoptic model looks at besides; a camera that is late is left out."""
+        if student.panoptic is None:
+            return []
+        tolerance = self.settings.camera_tolerance
+        images, faults = images_of(self.cameras, seen, sweep, self.transforms, tolerance)
+        for fault in faults:
+            self.warn(f"labelled without {fault}")
+        return images
+
     def _notice_jump(self, stamp: int) -> None:
         if stamp < self._last_stamp - JUMP_NS:
             self.health.jumps += 1
@@ -221,6 +242,9 @@ def warm(student: Student) -> None:
     names = ("x", "y", "z", *(n for n in student.model.inputs if n in ("intensity", "ring")))
     points = np.random.default_rng(0).normal(0, 10, (20000, len(names))).astype(np.float32)
     student.label(Sweep(points, names, 0, ""))
+    if student.panoptic is not None:
+        size = student.panoptic.tower.files
+        student.panoptic.tower.features(np.zeros((size.height, size.width, 3), np.uint8))
 
 
 def main(args: list[str] | None = None) -> int:

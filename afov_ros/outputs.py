@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,22 +13,28 @@ from std_msgs.msg import Float64
 
 from afov.clouds import read_points
 from afov.errors import InputError
-from afov.frames import Sweep
-from afov.labelled import embedded_points, inside_box, labelled_points, published_ids, visual_points
+from afov.labelled import inside_box
 from afov.pictures import overlay
-from afov.student import Labels
 from afov_ros.cameras import CameraInput
 from afov_ros.conversions import (
     chosen_message,
-    cloud_message,
     image_message,
     label_info_message,
-    legend_message,
+    legend_markers,
     vocabulary_message,
 )
 from afov_ros.live_vocabulary import Language
-from afov_ros.msg import Vocabulary
+from afov_ros.moment import (
+    Moment,
+    detections,
+    embedding,
+    segmentation,
+    segments,
+    visualization,
+)
+from afov_ros.msg import Segments, Vocabulary
 from afov_ros.parameters import Settings
+from afov_ros.things import thing_markers
 from afov_ros.transforms import Transforms
 
 # A best-effort publisher could not feed RViz's defaults; depth 1 keeps no old clouds.
@@ -40,32 +44,25 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-PARTS = ("decode", "voxels", "kernel maps", "network", "labels", "afi", "publish", "total")
+PARTS = (
+    "decode",
+    "images",
+    "voxels",
+    "kernel maps",
+    "network",
+    "image features",
+    "decoder",
+    "masks",
+    "labels",
+    "afi",
+    "things",
+    "publish",
+    "total",
+)
 DEBUG = (
     *(f"processing_time/{part.replace(' ', '_')}_ms" for part in PARTS),
     "pipeline_latency_ms",
 )
-
-
-@dataclass(frozen=True)
-class Moment:
-    """One labelled sweep, with all that it was labelled under.
-
-    Attributes:
-        seen: each camera's newest image when the sweep came: stamp (nanoseconds) and bytes.
-    """
-
-    message: Any
-    sweep: Sweep
-    labels: Labels
-    language: Language
-    settings: Settings
-    seen: dict[str, tuple[int, bytes] | None]
-
-    @cached_property
-    def ids(self) -> np.ndarray:
-        """(N,) uint8, 255 = unknown."""
-        return published_ids(self.labels, self.settings.threshold)
 
 
 class Outputs:
@@ -86,6 +83,10 @@ class Outputs:
         ]
         if settings.embedding:
             self._clouds.append(("~/embedding", embedding))
+        self._of_things: list[tuple[str, Callable[[Moment], Any]]] = [
+            ("~/segments", segments),
+            ("~/detections", detections),
+        ]
         for topic, _ in self._clouds:
             self._publisher(topic, PointCloud2, NEWEST)
         self._publisher("~/query_points", PointCloud2, NEWEST)
@@ -93,20 +94,27 @@ class Outputs:
             self._publisher(f"~/overlay/{CameraInput.name_of(camera)}", Image, NEWEST)
         for name in DEBUG:
             self._publisher(f"~/debug/{name}", Float64, NEWEST)
+        self._publisher("~/segments", Segments, NEWEST)
         self._publisher("~/vocabulary", Vocabulary, LATCHED)
-        self._optional("~/label_info", "vision_msgs", "LabelInfo")
-        self._optional("~/markers", "visualization_msgs", "MarkerArray")
+        self._optional("~/detections", "vision_msgs", "Detection3DArray", NEWEST)
+        self._optional("~/label_info", "vision_msgs", "LabelInfo", LATCHED)
+        self._optional("~/markers", "visualization_msgs", "MarkerArray", LATCHED)
         self._legend: Any = None
 
     def publish(self, moment: Moment) -> None:
-        """The clouds of a sweep, the segmentation first."""
-        for topic, make in self._clouds:
+        """The clouds of a sweep, the segmentation first, then its things."""
+        for topic, make in (*self._clouds, *(self._of_things if moment.things else ())):
             if self.wanted(topic):
                 try:
                     self.send(topic, make(moment))
                 except InputError as error:
                     self._node.warn(f"{topic}: {error}")
-        self._refresh_legend(moment)
+        self._mark(moment)
+
+    @property
+    def tells_of_things(self) -> bool:
+        """Whether anyone listens to what tells of things."""
+        return any(map(self.wanted, ("~/segmentation", "~/segments", "~/detections", "~/markers")))
 
     def announce(self, language: Language, settings: Settings) -> None:
         """Latches what the ids of the clouds to come mean."""
@@ -184,21 +192,29 @@ class Outputs:
             keep &= ~inside_box(moment.sweep.xyz, pose, settings.ego_box)
         return chosen_message(moment.message, read_points(moment.message), keep)
 
-    def _refresh_legend(self, moment: Moment) -> None:
-        """Latched, and sent again when the vocabulary, the frame or the box is another."""
-        settings = moment.settings
+    def _mark(self, moment: Moment) -> None:
+        """Latched; sent again when vocabulary, frame or box is another, and as things move."""
+        if "~/markers" not in self._publishers:
+            return
+        settings, things = moment.settings, moment.things
         box = (settings.ego_frame, settings.ego_box) if any(settings.ego_box) else None
         state = (moment.language.version, moment.sweep.frame_id, box)
-        if state != self._legend and "~/markers" in self._publishers:
-            vocabulary = moment.language.student.vocabulary
-            self.send("~/markers", legend_message(vocabulary, moment.sweep.frame_id, box))
-            self._legend = state
+        if state == self._legend and not (things and self.wanted("~/markers")):
+            return
+        from visualization_msgs.msg import MarkerArray
+
+        vocabulary = moment.language.student.vocabulary
+        markers = legend_markers(vocabulary, moment.sweep.frame_id, box)
+        if things:
+            markers += thing_markers(things, vocabulary, moment.message.header)
+        self.send("~/markers", MarkerArray(markers=markers))
+        self._legend = state
 
     def _publisher(self, topic: str, kind: Any, qos: QoSProfile) -> None:
         self._publishers[topic] = self._node.create_publisher(kind, topic, qos)
 
-    def _optional(self, topic: str, package: str, name: str) -> None:
-        """A latched publisher, where the message's package is installed."""
+    def _optional(self, topic: str, package: str, name: str, qos: QoSProfile) -> None:
+        """A publisher, where the message's package is installed."""
         from importlib import import_module
 
         try:
@@ -209,24 +225,4 @@ class Outputs:
                 f"(apt install ros-$ROS_DISTRO-{package.replace('_', '-')}; pip: make ros)"
             )
         else:
-            self._publisher(topic, kind, LATCHED)
-
-
-def segmentation(moment: Moment) -> Any:
-    """Every input point in its order: x y z intensity class_id vocabulary probability rgb."""
-    student, version = moment.language.student, moment.language.version
-    points = labelled_points(
-        moment.sweep, moment.labels, student.vocabulary, moment.settings.threshold, version
-    )
-    return cloud_message(points, moment.message.header)
-
-
-def visualization(moment: Moment) -> Any:
-    """Every input point in the colour of its class: x y z rgb."""
-    vocabulary = moment.language.student.vocabulary
-    return cloud_message(visual_points(moment.sweep, moment.ids, vocabulary), moment.message.header)
-
-
-def embedding(moment: Moment) -> Any:
-    """Every input point with its vector in CLIP space."""
-    return cloud_message(embedded_points(moment.sweep, moment.labels), moment.message.header)
+            self._publisher(topic, kind, qos)

@@ -90,6 +90,9 @@ class Settings:
         "What ~/filtered crops: least x y z, greatest x y z, metres in ego_frame; zeros for none.",
         live=True,
     )
+    fixed_frame: str = _parameter(
+        "odom", "Frame that stands still: things are followed in it.", live=True
+    )
     embedding: bool = _parameter(False, "Offer ~/embedding: large, E floats a point.")
     max_allowed_processing_time_ms: float = _parameter(
         100.0, "A slower sweep is a warning.", live=True, least=1, greatest=60000

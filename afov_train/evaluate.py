@@ -149,7 +149,7 @@ def evaluate(
             continue
         sweeps += 1
         truth = frame.truth.class_id
-        labels = student.label(frame.sweep)
+        labels = student.label(frame.sweep, frame.images)
         predicted = labels.class_id
         if predictions is not None:
             predicted.tofile(predictions / f"{frame.token}_lidarseg.bin")

@@ -18,7 +18,13 @@ from afov.errors import InputError
 from afov.frames import Sweep
 from afov.inputs import inputs
 from afov.kernel_maps import kernel_maps
-from afov.model_folder import ModelFolder, Sample, TowerFiles, write_model_folder
+from afov.model_folder import (
+    ModelFolder,
+    PanopticFiles,
+    Sample,
+    TowerFiles,
+    write_model_folder,
+)
 from afov.runtimes.onnx_runtime import OnnxRuntime
 from afov.text_bank import TextBank
 from afov.text_tower import TextTower
@@ -41,6 +47,7 @@ def export_student(
     sweep: Sweep,
     folder: Path,
     text_tower: TowerFiles | None = None,
+    panoptic: PanopticFiles | None = None,
     others: Iterable[Sweep] = (),
 ) -> Path:
     """Writes the model folder.
@@ -49,6 +56,7 @@ def export_student(
         network: trained `UNet`.
         sweep: a real one, on which ONNX Runtime must agree with spconv.
         text_tower: of the teacher, with which the vocabulary can change on the vehicle.
+        panoptic: mask decoder and image tower, already compared.
         others: more of the training data; an engine is made for sweeps as large as these.
 
     Raises:
@@ -75,7 +83,8 @@ def export_student(
     voxels = grid.voxelize(sweep.xyz)
     sample = Sample(inputs(sweep, voxels, config.inputs), voxels.coords)
     counted = voxel_counts(grid, chain([sweep], others))
-    return write_model_folder(replace(model, voxels=counted, sample=sample), text_tower)
+    whole = replace(model, voxels=counted, sample=sample)
+    return write_model_folder(whole, text_tower, panoptic)
 
 
 def voxel_counts(grid: VoxelGrid, sweeps: Iterable[Sweep]) -> tuple[tuple[int, int, int], ...]:

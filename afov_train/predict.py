@@ -12,6 +12,7 @@ from afov.errors import InputError
 from afov.labelled import labelled_points
 from afov.labelled_bag import SEGMENTATION, labelled_bag
 from afov.student import Student
+from afov.tracking import Tracker, follow
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Predict:
         cloud = choose_cloud(self.bag, reader.topics, self.cloud_topic)
         student = Student.open(self.model)
         skipped: dict[str, int] = {}
+        tracker = Tracker()
         began, stamps = time.monotonic(), []
         self.out.parent.mkdir(parents=True, exist_ok=True)
         with labelled_bag(self.out) as target:
@@ -56,6 +58,9 @@ class Predict:
                     sweep = to_sweep(message)
                     labels = student.label(scaled_intensity(sweep, self.intensity_scale))
                     labels = student.corrected(labels, sweep, self.afi)
+                    if labels.instance_id is not None:
+                        known = student.vocabulary, self.threshold
+                        labels, _ = follow(tracker, sweep, labels, *known, None)
                 except InputError as error:
                     skipped[str(error)] = skipped.get(str(error), 0) + 1
                     continue

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -26,9 +26,11 @@ from torch.utils.data import DataLoader
 from afov.errors import InputError
 from afov.vocabulary import Vocabulary
 from afov_train.config import OptimizerConfig, TrainingConfig
+from afov_train.panoptic.sweeps import PanopticSweeps
 from afov_train.ranks import on_first, ranks
 from afov_train.sweeps import TaughtSweeps, collate
 
+Sweeps = TaughtSweeps | PanopticSweeps
 PRECISIONS: dict[str, Any] = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
@@ -50,11 +52,13 @@ class State:
 class Stage(lightning.LightningModule):
     """A loss over the network; a subclass says which one in `training_step`."""
 
+    collate: Callable[[Sequence[Any]], Any] = staticmethod(collate)
+
     def __init__(self, network: nn.Module, config: TrainingConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.network, self.config, self.vocabulary = network, config, vocabulary
         self.state: State | None = None
-        self.sweeps: TaughtSweeps | None = None
+        self.sweeps: Sweeps | None = None
         if not config.optimizer.learning_rate:
             for name, parameter in network.named_parameters():
                 parameter.requires_grad_(name.startswith("head."))
@@ -76,7 +80,7 @@ class Stage(lightning.LightningModule):
             self.sweeps,
             self.config.batch // processes,
             sampler=range(rank, len(self.sweeps), processes),
-            collate_fn=collate,
+            collate_fn=self.collate,
             num_workers=1,
             multiprocessing_context="spawn",
         )
@@ -161,7 +165,7 @@ def last_state(folder: Path) -> State | None:
         raise InputError(f"{found[-1]}: damaged checkpoint ({error}); delete it") from None
 
 
-def fit(stage: Stage, sweeps: TaughtSweeps, folder: Path, name: str) -> None:
+def fit(stage: Stage, sweeps: Sweeps, folder: Path, name: str) -> None:
     """Trains, or takes up what an earlier run with the same sweeps and settings left in `folder`.
 
     The stage's network holds the last step's weights afterwards and is in evaluation mode.

@@ -1,5 +1,6 @@
 """ros2 launch afov_ros afov.launch.py model:=DIR cloud:=/lidar_top"""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ from ament_index_python.packages import get_package_share_directory
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
+    LogInfo,
     OpaqueFunction,
+    RegisterEventHandler,
     SetEnvironmentVariable,
 )
+from launch.event_handlers import OnProcessExit
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
@@ -27,7 +31,7 @@ ARGUMENTS = (
     ("use_sim_time", "false", "Take the time from /clock; a replayed bag brings it."),
     ("log_level", "info", "debug, info, warn or error."),
     ("rviz", "false", "Open RViz with the labelled cloud, the overlays and the legend."),
-    ("bag", "", "Recording to replay into the node, with /clock."),
+    ("bag", "", "Recording to replay into the node, with /clock, once the node is active."),
     ("loop", "false", "Replay the recording again and again."),
     ("vocabulary", "", "YAML file or [list, of, phrases]; empty: as in the parameter file."),
     ("cameras", "", "[list, of] image topics; empty: as in the parameter file."),
@@ -77,9 +81,26 @@ def start(context: LaunchContext) -> list[Any]:
             Node(package="rviz2", executable="rviz2", arguments=view, parameters=[simulated])
         )
     if given["bag"]:
-        play = ["ros2", "bag", "play", given["bag"], "--clock", "100"]
-        actions.append(ExecuteProcess(cmd=[*play, *(["--loop"] if "loop" in on else [])]))
+        actions += replay(given["bag"], "loop" in on, f"{given['namespace']}/{given['name']}")
     return actions
+
+
+def replay(bag: str, loop: bool, node: str) -> list[Any]:
+    """The recording, once the node is active: what is played before is lost.
+
+    The delay lies between the player's publishers and their first message.
+    """
+    command = ["ros2", "bag", "play", bag, "--clock", "100", "--delay", "1"]
+    play = ExecuteProcess(cmd=[*command, *(["--loop"] if loop else [])])
+    wait = ["-m", "afov_ros.wait_active", f"/{node.lstrip('/')}"]
+    waiting = ExecuteProcess(cmd=[sys.executable, *wait])
+
+    def then(event: Any, _: LaunchContext) -> list[Any]:
+        if event.returncode == 0:
+            return [play]
+        return [LogInfo(msg=f"{bag} is not replayed: the node is not active")]
+
+    return [RegisterEventHandler(OnProcessExit(target_action=waiting, on_exit=then)), waiting]
 
 
 def generate_launch_description() -> LaunchDescription:

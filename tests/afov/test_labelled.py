@@ -21,12 +21,13 @@ LABELS = Labels(
 )
 
 
-def test_a_point_carries_the_version_of_its_vocabulary_in_no_extra_byte() -> None:
+def test_a_point_of_a_semantic_model_carries_its_vocabulary_and_no_instance() -> None:
     vocabulary = Vocabulary.of_phrases(["car", "tree"])
     points = labelled_points(SWEEP, LABELS, vocabulary, 0.5, version=513)
     assert points["vocabulary"].tolist() == [513] * 4
     assert points["class_id"].tolist() == [1, 255, 255, 1]
-    assert points.dtype.itemsize == 28
+    assert points["instance_id"].tolist() == [0] * 4
+    assert points.dtype.itemsize == 32
 
 
 def test_similar_points_are_those_above_the_threshold_and_never_the_unknown() -> None:

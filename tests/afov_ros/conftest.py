@@ -26,6 +26,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2; `make ros` installs it")
 # Runs side by side must not meet; domains above 101 collide with ephemeral ports.
 DOMAIN = 1 + os.getpid() % 50
 CLOUD = "/test/cloud"
+PROGRAM = Path(sys.prefix) / "lib" / "afov_ros" / "afov_node"
 
 
 def random_sweep(count: int = 3000, seed: int = 0) -> Sweep:
@@ -116,12 +117,11 @@ def environment() -> dict[str, str]:
     return environment
 
 
-def node_command(*parameters: str) -> list[str]:
-    """The installed node, as `ros2 run afov_ros afov_node` starts it."""
-    program = str(Path(sys.prefix) / "lib" / "afov_ros" / "afov_node")
+def node_command(*parameters: str, program: Path = PROGRAM) -> list[str]:
+    """The installed node, as `ros2 run afov_ros afov_node` starts it, or another program."""
     flags = [flag for parameter in parameters for flag in ("-p", parameter)]
     remap = ["-r", f"~/input/pointcloud:={CLOUD}"]
-    return [sys.executable, program, "--ros-args", *flags, *remap]
+    return [sys.executable, str(program), "--ros-args", *flags, *remap]
 
 
 def transform(
@@ -141,12 +141,17 @@ def transform(
 
 @contextmanager
 def running(
-    name: str, *parameters: str, environment: dict[str, str], remap: dict[str, str] | None = None
+    name: str,
+    *parameters: str,
+    environment: dict[str, str],
+    remap: dict[str, str] | None = None,
+    program: Path = PROGRAM,
 ) -> Iterator[Any]:
     """Another node of that name beside the module's own, for one test."""
     remaps = {"__node": name, **(remap or {})}
     flags = [flag for old, new in remaps.items() for flag in ("-r", f"{old}:={new}")]
-    process = subprocess.Popen([*node_command(*parameters), *flags], env=environment)
+    command = node_command(*parameters, program=program)
+    process = subprocess.Popen([*command, *flags], env=environment)
     try:
         yield process
     finally:

@@ -44,7 +44,7 @@ def test_the_table_of_outputs_is_the_graph(
     # One row stands for all times.
     told |= {f"/documented/debug/{d}": ("std_msgs/msg/Float64", "1") for d in DEBUG}
     if importlib.util.find_spec("vision_msgs") is None:
-        del told["/documented/label_info"]
+        del told["/documented/label_info"], told["/documented/detections"]
     parameters = [f"model:={model}", "cameras:=[/cam_front/image_raw]", "embedding:=true"]
     with running("documented", *parameters, environment=environment):
         # A node's name and its endpoints become known one after the other.

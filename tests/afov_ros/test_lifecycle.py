@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +78,19 @@ def test_deactivated_it_is_silent_and_activated_it_labels_again(ear: Peer, model
     assert not ear.clouds and ear.ros.count_subscribers(CLOUD) == 0
     assert transition(ear, "activate") and state(ear) == "active"
     still_right(ear, model)
+
+
+def test_what_waits_for_the_node_to_be_active_goes_on_when_it_is_and_no_sooner(
+    ear: Peer, environment: dict[str, str]
+) -> None:
+    wait = [sys.executable, "-m", "afov_ros.wait_active", "/lasting", "--patience"]
+    assert transition(ear, "deactivate")
+    assert subprocess.run([*wait, "2"], env=environment).returncode == 2
+    waiting = subprocess.Popen([*wait, "60"], env=environment)
+    time.sleep(2)
+    assert waiting.poll() is None
+    assert transition(ear, "activate") and ear.ros.count_subscribers(CLOUD) == 1
+    assert waiting.wait(timeout=20) == 0
 
 
 def test_cleaned_up_it_frees_all_and_can_be_configured_again(ear: Peer, model: Path) -> None:

@@ -49,6 +49,7 @@ def test_every_point_comes_back_labelled_in_input_order_with_the_input_header(
         "vocabulary",
         "probability",
         "rgb",
+        "instance_id",
     )
     for name, column in zip(sweep.fields, sweep.points.T, strict=True):
         np.testing.assert_array_equal(points[name], column)
