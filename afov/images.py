@@ -57,7 +57,10 @@ def _direct(data: Any) -> np.ndarray | None:
     import torch
     from torchvision.io import decode_jpeg
 
-    channels_first = decode_jpeg(torch.tensor(np.frombuffer(data, np.uint8)))
+    try:
+        channels_first = decode_jpeg(torch.tensor(np.frombuffer(data, np.uint8)))
+    except RuntimeError:  # Pillow has the last word: it forgives more
+        return None
     return np.ascontiguousarray(channels_first.permute(1, 2, 0).numpy())
 
 
