@@ -86,10 +86,10 @@ def object_loss(embedding: torch.Tensor, mask: torch.Tensor, image: torch.Tensor
 def voxel_loss(embedding: torch.Tensor, mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """L_V: the embeddings, weighted by the mask scores, reconstruct each voxel's image feature.
 
-    mean over the voxels that a camera sees of |sum_q s_qv e_q / max(1, sum_q s_qv) - f_v|, L1. It
-    asks for no label, so that queries without an object learn to hold what is not labelled
-    (2401.02402; the form is ours: scores are normalised only where masks overlap, so that some mask
-    must rise over every voxel, and none has to fall).
+    mean over the voxels that a camera sees of |sum_q w_qv e_q - f_v|, L1; w is the softmax of a
+    voxel's mask logits over the queries. It asks for no label, so that queries without an object
+    learn to hold what is not labelled (2401.02402; the form is ours: queries compete for a voxel,
+    where unnormalised scores would all fall until some embedding happens to fit).
 
     Args:
         embedding: (Q, E), of all queries, unit rows. mask: (Q, V) logits.
@@ -98,6 +98,5 @@ def voxel_loss(embedding: torch.Tensor, mask: torch.Tensor, image: torch.Tensor)
     seen = (image != 0).any(1)
     if not seen.any():
         return embedding.sum() * 0
-    score = mask[:, seen].sigmoid()
-    made = (score / score.sum(0).clamp(min=1)).T @ embedding
+    made = mask[:, seen].softmax(0).T @ embedding
     return (made - image[seen]).abs().sum(1).mean()
