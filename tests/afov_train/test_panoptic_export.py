@@ -10,18 +10,25 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from rosbags.highlevel import AnyReader
+from rosbags.typesys import Stores, get_typestore
 
 from afov import panoptic as inference
+from afov.clouds import read_points
 from afov.errors import InputError
 from afov.frames import Sweep
 from afov.image_tower import ImageTower
 from afov.inputs import inputs
+from afov.labelled import published_ids
+from afov.labelled_bag import SEGMENTATION
 from afov.pairing import pair_images
+from afov.sources.bags import BagSource
 from afov.sources.nuscenes import NuScenesSource
 from afov.student import Student, at_points
 from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
+from afov_train.cli import predict
 from afov_train.export import export_student
 from afov_train.network.config import NetworkConfig
 from afov_train.panoptic import export
@@ -267,3 +274,21 @@ def test_a_decoder_of_no_queries_but_stuff_still_goes_out(bank, tower, frames):
         network, tower, "single", (), NETWORK.inputs, GRID, frames[0].sweep, ()
     )
     assert files.scale == pytest.approx(1 / 0.07, rel=1e-5)
+
+
+def test_predict_shows_the_model_what_the_cameras_saw(folder, drive, tmp_path, overlapping):
+    out = tmp_path / "labelled.mcap"
+    assert predict(["--bag", str(drive), "--model", str(folder), "--out", str(out)]) == 0
+    student, frames = Student.open(folder), {f.sweep.stamp: f for f in BagSource(drive)}
+    blind = 0
+    with AnyReader([out], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as bag:
+        wanted = [c for c in bag.connections if c.topic == SEGMENTATION]
+        for connection, stamp, raw in bag.messages(connections=wanted):
+            points = read_points(bag.deserialize(raw, connection.msgtype))
+            frame = frames.pop(stamp)
+            labels = student.label(frame.sweep, frame.images)
+            assert np.array_equal(points["class_id"], published_ids(labels, 0.0))
+            assert np.array_equal(points["instance_id"] > 0, labels.instance_id > 0)
+            unseen = published_ids(student.label(frame.sweep), 0.0)
+            blind += int((unseen != points["class_id"]).sum())
+    assert not frames and blind, "images make a difference, or this proves nothing"
