@@ -101,10 +101,18 @@ class Vocabulary:
         }
 
     @classmethod
-    def of_phrases(cls, phrases: Sequence[str], name: str = "phrases") -> Vocabulary:
-        """A class for each phrase, named by it, in a colour of its own."""
+    def of_phrases(
+        cls, phrases: Sequence[str], name: str = "phrases", known: Vocabulary | None = None
+    ) -> Vocabulary:
+        """A class for each phrase, named by it, in a colour of its own.
+
+        A phrase of a `known` stuff class is stuff; every other one can be counted, as far as
+        anybody knows.
+        """
+        stuff = {p for c in known.classes if not c.thing for p in c.phrases} if known else set()
         classes = [
-            {"name": phrase, "color": list(distinct_color(i))} for i, phrase in enumerate(phrases)
+            {"name": phrase, "color": list(distinct_color(i)), "thing": phrase not in stuff}
+            for i, phrase in enumerate(phrases)
         ]
         return cls.from_dict({"name": name, "classes": classes}, f"vocabulary {name}")
 

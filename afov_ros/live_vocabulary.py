@@ -61,7 +61,7 @@ class LiveVocabulary:
         if isinstance(wanted, str):
             wanted = Vocabulary.load(wanted)
         elif isinstance(wanted, tuple):
-            wanted = Vocabulary.of_phrases(wanted)
+            wanted = Vocabulary.of_phrases(wanted, known=self.trained.vocabulary)
         if wanted == self.trained.vocabulary:
             return self.trained.text_bank
         if len(wanted.phrases) > MOST_PHRASES:

@@ -151,3 +151,10 @@ def test_a_vocabulary_that_is_no_file_lists_the_presets(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(InputError, match="not valid YAML"):
         Vocabulary.load(tmp_path / "bad.yaml")
+
+
+def test_bare_phrases_are_things_unless_a_known_vocabulary_says_stuff():
+    known = Vocabulary.load("nuscenes16")
+    asked = ["fork lift", "car", "road", "grass"]
+    assert [c.thing for c in Vocabulary.of_phrases(asked, known=known).classes] == [1, 1, 0, 0]
+    assert all(c.thing for c in Vocabulary.of_phrases(asked).classes)
