@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import sys
 from typing import Any
@@ -52,10 +51,14 @@ def _direct(data: Any) -> np.ndarray | None:
 
     The same pixels in two thirds of the time: Pillow copies them twice more, under Python's lock.
     """
-    if "torch" not in sys.modules or importlib.util.find_spec("torchvision") is None:
+    if "torch" not in sys.modules:
         return None
     import torch
-    from torchvision.io import decode_jpeg
+
+    try:
+        from torchvision.io import decode_jpeg
+    except ImportError:  # not installed; or gone, as torchvision 0.29 says it will be one day
+        return None
 
     try:
         channels_first = decode_jpeg(torch.tensor(np.frombuffer(data, np.uint8)))

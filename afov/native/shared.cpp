@@ -48,11 +48,7 @@ class Team {
     }
     wake_.notify_all();
     take();
-    // Somebody else has the other core: whoever waits asleep does not take this one, too.
-    if (!spin([this] { return busy_ == 0; })) {
-      std::unique_lock<std::mutex> hold(state_);
-      done_.wait(hold, [this] { return busy_ == 0; });
-    }
+    while (!spin([this] { return busy_ == 0; })) std::this_thread::yield();
   }
 
   const unsigned size;
@@ -69,15 +65,12 @@ class Team {
         wake_.wait(hold, [&] { return round_ != seen; });
       }
       take();
-      if (--busy_ == 0) {
-        std::lock_guard<std::mutex> hold(state_);
-        done_.notify_one();
-      }
+      --busy_;
     }
   }
 
   std::mutex turn_, state_;
-  std::condition_variable wake_, done_;
+  std::condition_variable wake_;
   const std::function<void(int64_t)> *part_ = nullptr;
   int64_t parts_ = 0;
   int others_ = 0;
