@@ -164,6 +164,27 @@ def panoptic_summary(
     }
 
 
+def panoptic_table(
+    quality: PanopticQuality, vocabulary: Vocabulary, split: Split | None = None
+) -> list[list[str]]:
+    """Percent, as text: a row per class, novel ones marked, then a row per group of classes."""
+    columns = (quality.pq, quality.sq, quality.rq, quality.iou)
+    rows = [["class", "PQ", "SQ", "RQ", "IoU", "PQ-dagger"]]
+    for i, category in enumerate(vocabulary.labelled):
+        novel = split is not None and category.name in split.novel
+        figures = [percent(float(column[i])) for column in columns]
+        rows.append([category.name + " (novel)" * novel, *figures, ""])
+    for group, means in panoptic_summary(quality, vocabulary, split).items():
+        figures = [percent(means[name]) for name in ("PQ", "SQ", "RQ", "mIoU", "PQ-dagger")]
+        rows.append([f"mean of {group}", *figures])
+    return rows
+
+
+def percent(share: float) -> str:
+    """One decimal; "-" for NaN."""
+    return "-" if np.isnan(share) else f"{100 * share:.1f}"
+
+
 def mean_of_present(values: np.ndarray) -> float:
     """Mean of what is not NaN; NaN where nothing is."""
     present = values[~np.isnan(values)]
