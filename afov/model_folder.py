@@ -21,6 +21,7 @@ from afov.voxels import VoxelGrid
 FORMAT = 1
 FILES = ("student.onnx", "student.safetensors", "text_bank.safetensors")
 TOWER_FILES = ("text_tower.onnx", "bpe_merges.txt")
+PANOPTIC_FILES = ("panoptic.onnx", "image_tower.onnx")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,46 @@ class TowerFiles:
     templates: tuple[str, ...]
 
 
-def write_model_folder(model: ModelFolder, tower: TowerFiles | None = None) -> Path:
+@dataclass(frozen=True)
+class ImageTowerFiles:
+    """An image tower as it lies in the model folder.
+
+    Attributes:
+        onnx: image (height, width, 3) uint8 RGB to features (h, w, E) float32, serialised.
+        height, width: pixels, to which every image is resized.
+        embedding: E, width of the CLIP space.
+    """
+
+    onnx: bytes
+    height: int
+    width: int
+    embedding: int
+
+
+@dataclass(frozen=True)
+class PanopticFiles:
+    """The panoptic part of a model folder.
+
+    Attributes:
+        onnx: the mask decoder, serialised: embedding (V, E), image (V, E) and xyz (V, 3), float32,
+            to class_embedding (Q, E) and mask (Q, V), logits.
+        image_tower: where image features come from.
+        scale, bias: the probability of a class is sigmoid(scale * cosine + bias).
+        head: "single", or "ensemble": with mask-pooled image features (FC-CLIP).
+        base: names of the classes that had labels in training.
+    """
+
+    onnx: bytes
+    image_tower: ImageTowerFiles
+    scale: float
+    bias: float
+    head: str
+    base: tuple[str, ...]
+
+
+def write_model_folder(
+    model: ModelFolder, tower: TowerFiles | None = None, panoptic: PanopticFiles | None = None
+) -> Path:
     """Writes the folder whole or not at all; an older one stays until the new one is ready.
 
     Without a text tower the vocabulary of the folder is the only one that it will ever know.
@@ -88,6 +128,19 @@ def write_model_folder(model: ModelFolder, tower: TowerFiles | None = None) -> P
         (partial / "bpe_merges.txt").write_bytes(tower.merges.encode())
         files += TOWER_FILES
         about = {"context_length": tower.context_length, "templates": list(tower.templates)}
+    decoder = None
+    if panoptic is not None:
+        seeing = panoptic.image_tower
+        (partial / "panoptic.onnx").write_bytes(panoptic.onnx)
+        (partial / "image_tower.onnx").write_bytes(seeing.onnx)
+        files += PANOPTIC_FILES
+        decoder = {
+            "scale": panoptic.scale,
+            "bias": panoptic.bias,
+            "head": panoptic.head,
+            "base": list(panoptic.base),
+            "image": {"height": seeing.height, "width": seeing.width},
+        }
     description = {
         "format": FORMAT,
         "grid": {"kind": model.grid.kind, "size": list(model.grid.size)},
@@ -102,6 +155,7 @@ def write_model_folder(model: ModelFolder, tower: TowerFiles | None = None) -> P
         "temperature": model.temperature,
         "vocabulary": model.text_bank.vocabulary.to_dict(),
         "text_tower": about,
+        "panoptic": decoder,
         "provenance": model.provenance,
         "sha256": {name: _sha256((partial / name).read_bytes()) for name in files},
     }
@@ -182,6 +236,40 @@ def read_text_tower(folder: Path | str) -> TowerFiles:
     except Exception as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{where}: no text tower ({line}); export the model again") from None
+
+
+def read_panoptic(folder: Path | str) -> PanopticFiles | None:
+    """The panoptic part of a model folder, checked; None where the model knows no instances.
+
+    Raises:
+        InputError: a file is missing, was changed, or does not fit the description.
+    """
+    where = Path(folder) / "model.json"
+    data = _description(where)
+    about = data.get("panoptic")
+    if about is None:
+        return None
+    try:
+        onnx, tower = (_checked(Path(folder) / f, data["sha256"][f]) for f in PANOPTIC_FILES)
+        size = about["image"]
+        scale, bias = float(about["scale"]), float(about["bias"])
+        if not (0 < scale < float("inf") and abs(bias) < float("inf")):
+            raise ValueError(f"scale {scale}, bias {bias}, expected finite numbers, scale > 0")
+        if about["head"] not in ("single", "ensemble"):
+            raise ValueError(f"head {about['head']!r}, expected single or ensemble")
+        return PanopticFiles(
+            onnx,
+            ImageTowerFiles(tower, int(size["height"]), int(size["width"]), data["embedding"]),
+            scale,
+            bias,
+            str(about["head"]),
+            tuple(map(str, about["base"])),
+        )
+    except InputError:
+        raise
+    except Exception as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{where}: no panoptic part ({line}); export the model again") from None
 
 
 def _description(where: Path) -> dict[str, Any]:

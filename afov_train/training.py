@@ -10,12 +10,12 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning
 import torch
@@ -27,7 +27,7 @@ from afov.errors import InputError
 from afov.vocabulary import Vocabulary
 from afov_train.config import OptimizerConfig, TrainingConfig
 from afov_train.ranks import on_first, ranks
-from afov_train.sweeps import TaughtSweeps, collate
+from afov_train.sweeps import collate
 
 PRECISIONS: dict[str, Any] = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
@@ -47,14 +47,30 @@ class State:
     schedule: dict[str, Any]
 
 
+class Sweeps(Protocol):
+    """A dataset frozen in a dataclass: its files, and the visit to begin with."""
+
+    @property
+    def files(self) -> Sequence[Path]: ...
+
+    @property
+    def first(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
 class Stage(lightning.LightningModule):
     """A loss over the network; a subclass says which one in `training_step`."""
+
+    collate: Callable[[Sequence[Any]], Any] = staticmethod(collate)
 
     def __init__(self, network: nn.Module, config: TrainingConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.network, self.config, self.vocabulary = network, config, vocabulary
         self.state: State | None = None
-        self.sweeps: TaughtSweeps | None = None
+        self.sweeps: Sweeps | None = None
         if not config.optimizer.learning_rate:
             for name, parameter in network.named_parameters():
                 parameter.requires_grad_(name.startswith("head."))
@@ -76,7 +92,7 @@ class Stage(lightning.LightningModule):
             self.sweeps,
             self.config.batch // processes,
             sampler=range(rank, len(self.sweeps), processes),
-            collate_fn=collate,
+            collate_fn=self.collate,
             num_workers=1,
             multiprocessing_context="spawn",
         )
@@ -158,7 +174,7 @@ def last_state(folder: Path) -> State | None:
         raise InputError(f"{found[-1]}: damaged checkpoint ({error}); delete it") from None
 
 
-def fit(stage: Stage, sweeps: TaughtSweeps, folder: Path, name: str) -> None:
+def fit(stage: Stage, sweeps: Sweeps, folder: Path, name: str) -> None:
     """Trains, or takes up what an earlier run with the same sweeps and settings left in `folder`.
 
     The stage's network holds the last step's weights afterwards and is in evaluation mode.

@@ -10,6 +10,7 @@ from torch.nn.functional import linear, normalize, scaled_dot_product_attention
 from afov.errors import InputError
 
 Dense = tuple[torch.Tensor, torch.Tensor]
+WINDOW = 0.3  # how much of its window's embedding each place takes on
 
 
 def dense_features(visual: Any, images: torch.Tensor) -> torch.Tensor:
@@ -27,7 +28,7 @@ def dense_features(visual: Any, images: torch.Tensor) -> torch.Tensor:
     """
     places, window = places_and_window(visual, images)
     places = normalize(places, dim=1)
-    return normalize(places + 0.3 * normalize(window, dim=1)[:, :, None, None], dim=1)
+    return normalize(places + WINDOW * normalize(window, dim=1)[:, :, None, None], dim=1)
 
 
 def places_and_window(visual: Any, images: torch.Tensor) -> Dense:

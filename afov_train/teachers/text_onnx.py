@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 from torch import nn
 
 from afov.errors import InputError
 from afov.model_folder import TowerFiles
 from afov.tokenizer import write_merges
+from afov_train.onnx_graph import Graph
 from afov_train.teachers.config import TeacherConfig
 
 
@@ -59,27 +59,8 @@ def tower_files(model: Any, tokenizer: Any, templates: tuple[str, ...]) -> Tower
     )
 
 
-class _Graph:
-    """Values are names; each method adds the nodes of one layer."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: dict[str, np.ndarray] = {}
-
-    def node(self, kind: str, *into: str, **attributes: Any) -> str:
-        out = f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, into, [out], **attributes))
-        return out
-
-    def constant(self, value: Any, dtype: Any = np.float32) -> str:
-        if isinstance(value, torch.Tensor):
-            value = value.detach().float().cpu().numpy()
-        name = f"c{len(self.constants)}"
-        self.constants[name] = np.array(value, dtype, order="C")
-        return name
-
-    def integers(self, *values: int) -> str:
-        return self.constant(values, np.int64)
+class _Graph(Graph):
+    """CLIP's text transformer."""
 
     def build(self, tower: Any) -> onnx.ModelProto:
         """tokens (T, L) int64 to embeddings (T, E) float32, not normalised."""
@@ -113,59 +94,7 @@ class _Graph:
             x = self.linear(projection, x)
         elif projection is not None:
             x = self.node("MatMul", x, self.constant(projection))
-        self.nodes.append(helper.make_node("Identity", [x], ["embedding"]))
-        return self.model()
-
-    def model(self) -> onnx.ModelProto:
-        tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, ["texts", "length"])
-        out = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["texts", "width"])
-        stored = [numpy_helper.from_array(v, name) for name, v in self.constants.items()]
-        body = helper.make_graph(self.nodes, "text_tower", [tokens], [out], stored)
-        model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)])
-        model.ir_version = 8
-        onnx.checker.check_model(model)
-        return model
-
-    def attention(self, layer: nn.MultiheadAttention, x: str, mask: str | None) -> str:
-        """Multi-head self-attention (1706.03762, section 3.2)."""
-        heads, width = layer.num_heads, layer.embed_dim
-        qkv = self.affine(x, layer.in_proj_weight, layer.in_proj_bias)
-        split = self.node("Reshape", qkv, self.integers(0, 0, 3, heads, width // heads))
-        split = self.node("Transpose", split, perm=[2, 0, 3, 1, 4])
-        q, k, v = (self.node("Gather", split, self.constant(i, np.int64), axis=0) for i in range(3))
-        q = self.node("Mul", q, self.constant((width // heads) ** -0.5))
-        scores = self.node("MatMul", q, self.node("Transpose", k, perm=[0, 1, 3, 2]))
-        if mask is not None:
-            scores = self.node("Add", scores, mask)
-        mixed = self.node("MatMul", self.node("Softmax", scores, axis=-1), v)
-        joined = self.node("Transpose", mixed, perm=[0, 2, 1, 3])
-        return self.linear(layer.out_proj, self.node("Reshape", joined, self.integers(0, 0, width)))
-
-    def perceptron(self, mlp: Any, x: str) -> str:
-        """Two layers with GELU between them, or OpenAI's quick form of it."""
-        x = self.linear(mlp.c_fc, x)
-        if isinstance(mlp.gelu, nn.GELU):
-            half = self.node("Mul", x, self.constant(0.5))
-            error = self.node("Erf", self.node("Mul", x, self.constant(0.5**0.5)))
-            x = self.node("Mul", half, self.node("Add", error, self.constant(1)))
-        elif type(mlp.gelu).__name__ == "QuickGELU":
-            x = self.node("Mul", x, self.node("Sigmoid", self.node("Mul", x, self.constant(1.702))))
-        else:
-            raise InputError(f"the teacher's text tower has {type(mlp.gelu).__name__}, not GELU")
-        return self.linear(mlp.c_proj, x)
-
-    def norm(self, layer: nn.LayerNorm, x: str) -> str:
-        scale, bias = self.constant(layer.weight), self.constant(layer.bias)
-        return self.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=layer.eps)
-
-    def linear(self, layer: nn.Linear, x: str) -> str:
-        return self.affine(x, layer.weight, layer.bias)
-
-    def affine(self, x: str, weight: torch.Tensor, bias: torch.Tensor | None) -> str:
-        x = self.node("MatMul", x, self.constant(weight.T))
-        return x if bias is None else self.node("Add", x, self.constant(bias))
-
-    def add_scaled(self, x: str, branch: str, scale: nn.Module) -> str:
-        if not isinstance(scale, nn.Identity):
-            branch = self.node("Mul", branch, self.constant(scale.gamma))
-        return self.node("Add", x, branch)
+        self.output(x, "embedding")
+        tokens: dict[str, tuple[int, list[str | int]]]
+        tokens = {"tokens": (TensorProto.INT64, ["texts", "length"])}
+        return self.model("text_tower", tokens, {"embedding": ["texts", "width"]})

@@ -1,0 +1,97 @@
+"""What can be set of the panoptic model and its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from afov.voxels import VoxelGrid
+from afov_train.config import OptimizerConfig, Recording, TrainingConfig
+from afov_train.network.config import NetworkConfig
+from afov_train.teachers.config import TeacherConfig
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The mask decoder's numbers; the default fits a laptop, `PAPER` is P3Former's."""
+
+    width: int = 64
+    """Of queries and voxel features."""
+    layers: int = 3
+    queries: int = 48
+    """Learned queries, which the Hungarian assignment gives to objects; each base stuff class has
+    one of its own besides."""
+    heads: int = 4
+    feedforward: int = 256
+    fusion: bool = True
+    """Image features are an input; without, they only teach (and the baseline pools them)."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width}: expected a multiple of {self.heads} heads")
+
+
+PAPER = DecoderConfig(width=256, layers=6, queries=128, heads=8, feedforward=2048)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses; 0 leaves one out."""
+
+    classes: float = 1.0
+    """Focal loss of the queries' classes (2401.02402, L_cls)."""
+    mask: float = 1.0
+    """Focal and dice loss of the matched masks, 1 : 2 (L_mask)."""
+    position: float = 0.2
+    """Dice loss of the positional branch alone (P3Former)."""
+    auxiliary: float = 1.0
+    """Cross-entropy + Lovász of the voxels' own embeddings (P3Former)."""
+    object: float = 1.0
+    """Object-level distillation (L_O)."""
+    voxel: float = 0.1
+    """Voxel-level distillation (L_V)."""
+
+
+@dataclass(frozen=True)
+class PanopticConfig(TrainingConfig):
+    """How trunk and decoder are trained (2401.02402; rate and decay of P3Former)."""
+
+    steps: int = 1000
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=2e-3))
+    """The paper's rate is 8e-4, over 40 epochs."""
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    drop: float = 0.3
+    """Share of the visits on which the network sees no image feature at all, so that the same
+    weights serve with the cameras off."""
+    head: Literal["single", "ensemble"] = "single"
+    """single: a class by the query's embedding alone; ensemble: the paper's baseline, with the
+    mask-pooled image features beside it (FC-CLIP's geometric mean)."""
+    windows: tuple[int, int] = (3, 6)
+    """Rows and columns of the image tower's own windows into which an image is cut."""
+
+
+@dataclass(frozen=True)
+class PanopticTrainConfig:
+    """Everything one panoptic run depends on; written beside its results."""
+
+    recording: Annotated[Recording, tyro.conf.arg(name="")] = field(default_factory=Recording)
+    labels: Path | None = None
+    """Folder with TOKEN.npz per frame (class_id and instance_id, one per point), such as
+    pseudo-instances; the recording's truth where none is named."""
+    base: tuple[str, ...] = ()
+    """Classes whose labels are used; all of the vocabulary where none is named. No loss sees a
+    label of any other."""
+    weights: Path | None = None
+    """network.safetensors of a run's distill/ or pretrain/, for the trunk."""
+    vocabulary: str = "nuscenes16"
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    grid: VoxelGrid = field(default_factory=VoxelGrid)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    panoptic: PanopticConfig = field(default_factory=PanopticConfig)
+    runs: Path = Path("runs")
+    run: Path | None = None
+    """Continue in this run folder: sweeps that were prepared are not prepared again."""

@@ -1,0 +1,92 @@
+"""The losses of the mask decoder (2401.02402; P3Former's where it says nothing)."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits, normalize
+
+ALPHA = 0.25
+CLASS_GAMMA, MASK_GAMMA = 4.0, 2.0
+DICE = 2.0  # of the dice loss, focal loss 1
+
+
+def focal(
+    logits: torch.Tensor, targets: torch.Tensor, gamma: float = MASK_GAMMA, alpha: float = ALPHA
+) -> torch.Tensor:
+    """Focal loss of a sigmoid, element by element (Lin et al. 2017, eq. 5)."""
+    p = logits.sigmoid()
+    wrong = p * (1 - targets) + (1 - p) * targets
+    weight = alpha * targets + (1 - alpha) * (1 - targets)
+    entropy = binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return weight * wrong**gamma * entropy
+
+
+def dice(logits: torch.Tensor, masks: torch.Tensor, *, pairs: bool = False) -> torch.Tensor:
+    """1 - (2 <p, m> + 1) / (|p| + |m| + 1) (Milletari et al. 2016), a mask and its own or all.
+
+    Args:
+        logits: (M, V). masks: (M, V); with `pairs` (G, V), and the result is (M, G).
+    """
+    p = logits.sigmoid()
+    if pairs:
+        common, total = p @ masks.T, p.sum(1)[:, None] + masks.sum(1)
+    else:
+        common, total = (p * masks).sum(1), p.sum(1) + masks.sum(1)
+    return 1 - (2 * common + 1) / (total + 1)
+
+
+def class_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Focal loss over all queries, divided by the number of those that answer for an object.
+
+    Args:
+        logits: (Q, K). targets: (Q, K), 1 at the class of a query's object; a row of zeros where a
+            query has none.
+    """
+    return focal(logits, targets, CLASS_GAMMA).sum() / targets.sum().clamp(min=1)
+
+
+def mask_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Focal + 2 x dice, mean over the matched masks.
+
+    Args:
+        logits, masks: (M, V), of the labelled voxels alone.
+    """
+    return focal(logits, masks).mean() + DICE * dice(logits, masks).mean()
+
+
+def object_loss(embedding: torch.Tensor, mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """L_O: each class embedding towards the mean image feature inside its mask.
+
+    mean over queries of 1 - cos; a mask is where its score exceeds 0.5. Voxels that no camera sees
+    do not count, nor do masks without any other (2401.02402; the form is ours).
+
+    Args:
+        embedding: (M, E), of matched queries, unit rows. mask: (M, V) logits.
+        image: (V, E), unit rows, zero where unseen.
+    """
+    inside = (mask.detach() > 0).to(image.dtype)
+    pooled = inside @ image
+    some = pooled.norm(dim=1) > 1e-3
+    if not some.any():
+        return embedding.sum() * 0
+    return (1 - (embedding[some] * normalize(pooled[some], dim=1)).sum(1)).mean()
+
+
+def voxel_loss(embedding: torch.Tensor, mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """L_V: the embeddings, weighted by the mask scores, reconstruct each voxel's image feature.
+
+    mean over the voxels that a camera sees of |sum_q s_qv e_q / max(1, sum_q s_qv) - f_v|, L1. It
+    asks for no label, so that queries without an object learn to hold what is not labelled
+    (2401.02402; the form is ours: scores are normalised only where masks overlap, so that some mask
+    must rise over every voxel, and none has to fall).
+
+    Args:
+        embedding: (Q, E), of all queries, unit rows. mask: (Q, V) logits.
+        image: (V, E), unit rows, zero where unseen.
+    """
+    seen = (image != 0).any(1)
+    if not seen.any():
+        return embedding.sum() * 0
+    score = mask[:, seen].sigmoid()
+    made = (score / score.sum(0).clamp(min=1)).T @ embedding
+    return (made - image[seen]).abs().sum(1).mean()

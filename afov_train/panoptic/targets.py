@@ -1,0 +1,137 @@
+"""What the decoder learns: objects with a class each, from labels per point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from afov.errors import InputError
+from afov.frames import Frame
+from afov.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class PanopticTarget:
+    """Panoptic labels of a sweep, in the order of its points.
+
+    Attributes:
+        class_id: (N,) uint8, 0 = not labelled.
+        instance_id: (N,) uint16, 0 = none; what counts is that the points of one thing share it.
+    """
+
+    class_id: np.ndarray
+    instance_id: np.ndarray
+
+    def of_classes(self, ids: np.ndarray) -> PanopticTarget:
+        """The labels of these class ids alone; every other point counts as not labelled."""
+        kept = np.isin(self.class_id, ids)
+        return PanopticTarget(
+            np.where(kept, self.class_id, np.uint8(0)),
+            np.where(kept, self.instance_id, np.uint16(0)),
+        )
+
+    @classmethod
+    def of_frame(cls, frame: Frame, labels: Path | None) -> PanopticTarget | None:
+        """What `labels` or the frame's own truth says of it; None where neither says anything.
+
+        Args:
+            labels: folder with TOKEN.npz: class_id and instance_id, (N,).
+
+        Raises:
+            InputError: a file is damaged, or its points are not the sweep's.
+        """
+        if labels is None:
+            truth = frame.truth
+            return None if truth is None else cls(truth.class_id, truth.instance_id)
+        file = labels / f"{frame.token}.npz"
+        if not file.exists():
+            return None
+        try:
+            with np.load(file, allow_pickle=False) as data:
+                found = cls(data["class_id"].astype(np.uint8), data["instance_id"].astype(np.uint16))
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise InputError(f"{file}: expected class_id and instance_id ({error})") from None
+        size = (len(frame.sweep),)
+        if found.class_id.shape != size or found.instance_id.shape != size:
+            raise InputError(
+                f"{file}: {found.class_id.shape} and {found.instance_id.shape} labels, the sweep "
+                f"has {size[0]} points; label the same recording"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class BaseClasses:
+    """The classes whose labels are used, counted 0..K - 1 in the order of their ids.
+
+    Attributes:
+        ids: (K,) int64 class ids. thing: (K,) bool.
+    """
+
+    ids: np.ndarray
+    thing: np.ndarray
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary, names: Sequence[str]) -> BaseClasses:
+        """By name; all of the vocabulary where none is named.
+
+        Raises:
+            InputError: a name that the vocabulary does not have.
+        """
+        known = [c.name for c in vocabulary.labelled]
+        unknown = sorted(set(names) - set(known))
+        if unknown:
+            raise InputError(f"--base {unknown[0]}: expected classes of {', '.join(known)}")
+        kept = [i for i, name in enumerate(known) if not names or name in names]
+        thing = np.array([vocabulary.labelled[i].thing for i in kept])
+        return cls(np.array(kept, np.int64) + 1, thing)
+
+    @property
+    def stuff(self) -> np.ndarray:
+        """(S,) int64: the classes with a query of their own, counted as above."""
+        return np.flatnonzero(~self.thing)
+
+
+class Objects(NamedTuple):
+    """The objects of one sweep, over its voxels.
+
+    Attributes:
+        classes: (G,) int64, 0..K - 1, and masks: (G, V) float32, of things.
+        stuff: (S, V) float32, the mask of every base stuff class, empty where it is not there.
+        labelled: (V,) bool, the voxels on which masks are judged.
+    """
+
+    classes: torch.Tensor
+    masks: torch.Tensor
+    stuff: torch.Tensor
+    labelled: torch.Tensor
+
+
+def objects_of(
+    class_id: torch.Tensor, instance_id: torch.Tensor, base: BaseClasses
+) -> Objects:
+    """Labels per voxel as masks; points of a thing without an instance count as not labelled.
+
+    Args:
+        class_id, instance_id: (V,) int64; ids of base classes or 0.
+    """
+    of_class = torch.full((256,), -1, device=class_id.device)
+    of_class[torch.from_numpy(base.ids)] = torch.arange(len(base.ids), device=class_id.device)
+    thing = torch.zeros(256, dtype=torch.bool, device=class_id.device)
+    thing[torch.from_numpy(base.ids)] = torch.from_numpy(base.thing).to(class_id.device)
+    one = thing[class_id] & (instance_id > 0)
+    key = torch.where(one, class_id * 65536 + instance_id, 0)
+    keys = key.unique()
+    keys = keys[keys > 0]
+    stuff = torch.from_numpy(base.ids[base.stuff]).to(class_id.device)
+    return Objects(
+        of_class[keys // 65536],
+        (key == keys[:, None]).float(),
+        (class_id == stuff[:, None]).float(),
+        one | ((class_id > 0) & ~thing[class_id]),
+    )

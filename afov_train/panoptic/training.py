@@ -1,0 +1,159 @@
+"""Train: trunk and decoder together, on the labels of the base classes (2401.02402)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+
+from afov.text_bank import TextBank
+from afov.voxels import VoxelGrid
+from afov_train.losses import ce_lovasz
+from afov_train.network.config import NetworkConfig
+from afov_train.network.unet import build_network
+from afov_train.panoptic.config import PanopticConfig
+from afov_train.panoptic.decoder import Decoder, PanopticNetwork, Prediction
+from afov_train.panoptic.losses import class_loss, dice, mask_loss, object_loss, voxel_loss
+from afov_train.panoptic.matching import assign, class_cost, mask_cost
+from afov_train.panoptic.sweeps import PanopticBatch, PanopticSweeps, collate
+from afov_train.panoptic.targets import BaseClasses, Objects, objects_of
+from afov_train.training import Stage, fit
+
+Losses = dict[str, torch.Tensor]
+
+
+class PanopticTraining(Stage):
+    """The sum of the losses after every layer, and the auxiliary one, sweep by sweep."""
+
+    text: torch.Tensor
+    owner: torch.Tensor
+    network: PanopticNetwork
+    config: PanopticConfig
+    collate = staticmethod(collate)
+
+    def __init__(
+        self,
+        network: PanopticNetwork,
+        text_bank: TextBank,
+        base: BaseClasses,
+        config: PanopticConfig,
+    ) -> None:
+        super().__init__(network, config, text_bank.vocabulary)
+        self.base = base
+        owner = text_bank.vocabulary.phrase_class_id.astype(np.int64)
+        mine = np.isin(owner, base.ids)
+        # Only base classes: no loss knows the name of any other.
+        self.register_buffer("text", torch.from_numpy(text_bank.embeddings[mine]))
+        self.register_buffer("owner", torch.from_numpy(np.searchsorted(base.ids, owner[mine])))
+
+    def cosine(self, rows: torch.Tensor) -> torch.Tensor:
+        """(N, E) unit rows to (N, K): a class by its best phrase."""
+        each = rows @ self.text.T
+        best = each.new_full((len(rows), len(self.base.ids)), -1.0)
+        return best.scatter_reduce(1, self.owner.expand_as(each), each, "amax")
+
+    def training_step(self, batch: PanopticBatch, _: int) -> torch.Tensor:
+        """The weighted sum, mean over the sweeps of the batch."""
+        count = int(batch.coords[-1, 0]) + 1
+        embeddings = self.network.trunk(batch.features, batch.coords, count)
+        losses: list[Losses] = [{"auxiliary": self.auxiliary(embeddings, batch.class_id)}]
+        for sweep in range(count):
+            rows = torch.nonzero(batch.coords[:, 0] == sweep)[:, 0]
+            image = batch.image[rows]
+            given = image * ~batch.dropped[rows, None]
+            predictions = self.network.decoder(embeddings[rows], given, batch.xyz[rows])
+            objects = objects_of(batch.class_id[rows], batch.instance_id[rows], self.base)
+            losses += [
+                {name: value / count for name, value in self.of_layer(p, objects, image, i).items()}
+                for i, p in enumerate(predictions)
+            ]
+        total = embeddings.new_zeros(())
+        for name in losses[-1] | losses[0]:
+            value = torch.stack([one[name] for one in losses if name in one]).sum()
+            self.log(name, value, prog_bar=name in ("classes", "mask"), sync_dist=True)
+            total = total + getattr(self.config.losses, name) * value
+        self.log("loss", total, prog_bar=True, sync_dist=True)
+        return total
+
+    def of_layer(
+        self, prediction: Prediction, objects: Objects, image: torch.Tensor, layer: int
+    ) -> Losses:
+        """The losses of what the queries answer after one layer, each with weight 1.
+
+        Args:
+            image: (V, E), what the cameras see, whether the network was given it or not.
+        """
+        logits = self.network.decoder.logits(self.cosine(prediction.embedding))
+        inside = objects.labelled
+        things = len(prediction.embedding) - self.network.decoder.stuff
+        cost = mask_cost(prediction.mask[:things, inside], objects.masks[:, inside])
+        if layer:  # the first matching looks at masks alone (P3Former)
+            cost = cost + class_cost(logits[:things], objects.classes)
+        query, of = assign(cost)
+        # Base stuff has its own queries, behind the others.
+        there = torch.nonzero(objects.stuff.any(1))[:, 0]
+        stuff = torch.from_numpy(self.base.stuff).to(there.device)[there]
+        matched = torch.cat((query, things + there))
+        masks = torch.cat((objects.masks[of], objects.stuff[there]))[:, inside]
+        targets = torch.zeros_like(logits)
+        targets[matched, torch.cat((objects.classes[of], stuff))] = 1
+        wanted = self.config.losses
+        losses = {"classes": class_loss(logits, targets)}
+        if len(matched):
+            losses["mask"] = mask_loss(prediction.mask[matched][:, inside], masks)
+            losses["position"] = dice(prediction.position[matched][:, inside], masks).mean()
+        if wanted.object and len(matched):
+            mine = prediction.embedding[matched]
+            losses["object"] = object_loss(mine, prediction.mask[matched], image)
+        if wanted.voxel:
+            losses["voxel"] = voxel_loss(prediction.embedding, prediction.mask, image)
+        return losses
+
+    def auxiliary(self, embeddings: torch.Tensor, class_id: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy + Lovász of the voxels' own embeddings over the base classes."""
+        known = class_id > 0
+        if not known.any():
+            return embeddings.sum() * 0
+        cosine = self.cosine(normalize(embeddings[known], dim=1)) / self.config.temperature
+        logits = torch.cat((cosine.new_full((len(cosine), 1), -1e4), cosine), 1)
+        ids = torch.from_numpy(self.base.ids).to(class_id.device)
+        return ce_lovasz(logits, 1 + torch.searchsorted(ids, class_id[known]))
+
+
+def build_panoptic(
+    network: NetworkConfig, text_bank: TextBank, base: BaseClasses, config: PanopticConfig
+) -> PanopticNetwork:
+    """Trunk and decoder with fresh weights."""
+    width = text_bank.embeddings.shape[1]
+    decoder = Decoder(config.decoder, width, len(base.stuff), config.temperature)
+    return PanopticNetwork(build_network(network, width), decoder)
+
+
+def train_panoptic(
+    network: PanopticNetwork,
+    files: Sequence[Path],
+    text_bank: TextBank,
+    base: BaseClasses,
+    inputs: NetworkConfig,
+    grid: VoxelGrid,
+    config: PanopticConfig,
+    folder: Path,
+) -> None:
+    """Trains on prepared sweeps; the network holds the weights of the last step afterwards.
+
+    Args:
+        files: of `prepare`. folder: where losses, checkpoints and weights go.
+    """
+    config = config.for_sweeps(len(files))
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    visits = config.steps * config.batch * config.accumulate
+    sweeps = PanopticSweeps(
+        files, grid, inputs.inputs, config.augment, config.drop, config.seed, visits
+    )
+    stage: Any = PanopticTraining(network, text_bank, base, config)
+    fit(stage, sweeps, folder, "panoptic")
