@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -63,6 +64,25 @@ def windows(image: np.ndarray, side: int) -> np.ndarray:
     return cut.reshape(-1, side, side, 3)
 
 
+def open_session(onnx: bytes, what: str) -> Any:
+    """A graph of a panoptic model on ONNX Runtime.
+
+    Raises:
+        InputError: it is no graph; `what` names it.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(
+            onnx, options, providers=onnxruntime.get_available_providers()
+        )
+    except Exception as error:  # onnxruntime has types of its own
+        line = " ".join(f"{error}".split())[:200]
+        raise InputError(f"{what}: cannot be opened ({line}); export the model again") from None
+
+
 class ImageTower:
     """A frozen CLIP image tower on ONNX Runtime.
 
@@ -71,20 +91,8 @@ class ImageTower:
     """
 
     def __init__(self, files: ImageTowerFiles) -> None:
-        import onnxruntime
-
         self.files = files
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                files.onnx, options, providers=onnxruntime.get_available_providers()
-            )
-        except Exception as error:  # onnxruntime has types of its own
-            line = " ".join(f"{error}".split())[:200]
-            raise InputError(
-                f"image tower: cannot be opened ({line}); export the model again"
-            ) from None
+        self._session = open_session(files.onnx, "image tower")
 
     def features(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB of any size to (h, w, E) float32, unit vectors in CLIP space.

@@ -1,21 +1,26 @@
-"""The student: points in; class, score and embedding per point out."""
+"""The student: points in; class, score and embedding per point out, instances where it knows."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from afov.afi import Mode, interact
-from afov.frames import Sweep
+from afov.frames import CameraImage, Sweep
 from afov.inputs import inputs
 from afov.kernel_maps import kernel_maps
-from afov.model_folder import ModelFolder, read_model_folder
+from afov.model_folder import ModelFolder, read_model_folder, read_panoptic
 from afov.runtimes import Runtime, RuntimeName, open_runtime
 from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from afov.panoptic import PanopticHead
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,12 @@ class Labels:
 
 @dataclass(frozen=True)
 class Student:
-    """A model folder, opened: a runtime and a text bank."""
+    """A model folder, opened: a runtime and a text bank; a panoptic head where there is one."""
 
     model: ModelFolder
     runtime: Runtime
     text_bank: TextBank
+    panoptic: PanopticHead | None = None
 
     @classmethod
     def open(cls, folder: Path | str, runtime: RuntimeName = "auto") -> Student:
@@ -60,7 +66,13 @@ class Student:
             InputError: the folder is damaged, or the runtime is not installed.
         """
         model = read_model_folder(folder)
-        return cls(model, open_runtime(model, runtime), model.text_bank)
+        student = cls(model, open_runtime(model, runtime), model.text_bank)
+        files = read_panoptic(folder)
+        if files is None:
+            return student
+        from afov.panoptic import PanopticHead
+
+        return replace(student, panoptic=PanopticHead(files))
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -71,8 +83,15 @@ class Student:
         """The same network under another vocabulary."""
         return replace(self, text_bank=text_bank)
 
-    def label(self, sweep: Sweep) -> Labels:
+    def label(self, sweep: Sweep, images: Sequence[CameraImage] = ()) -> Labels:
         """Labels every point of a sweep.
+
+        A panoptic model leaves points that no mask holds without a label, 0; a point's embedding
+        is its query's where one holds it.
+
+        Args:
+            images: what a panoptic model sees besides; it does without, and other models do not
+                look at them.
 
         Raises:
             InputError: the sweep lacks a field that the model needs.
@@ -87,16 +106,33 @@ class Student:
         if len(voxels):
             embedding = self.runtime.run(features, maps)
         clock.append(time.perf_counter())
-        best, likely = self.text_bank.classify(embedding, self.model.temperature)
-        class_id, score = (at_points(rows, voxels.inverse) for rows in (best, likely))
-        clock.append(time.perf_counter())
-        parts = ("voxels", "kernel maps", "network", "labels")
+        parts = ("voxels", "kernel maps", "network")
         seconds = dict(zip(parts, np.diff(clock).tolist(), strict=True))
-        return Labels(class_id, score, embedding, voxels.inverse, seconds)
+        found = None
+        if self.panoptic is not None:
+            # Before the rows become unit rows: the decoder takes them as they are.
+            found, answers, more = self.panoptic.segment(
+                sweep, voxels, embedding, images, self.text_bank, self.model.temperature
+            )
+            seconds |= more
+        began = time.perf_counter()
+        best, likely = self.text_bank.classify(embedding, self.model.temperature)
+        instance_id = None
+        if found is not None:
+            best, likely = found.class_id, found.score
+            held = found.query >= 0
+            embedding[held] = answers.embedding[found.query[held]]
+            instance_id = at_points(found.instance_id, voxels.inverse)
+        class_id, score = (at_points(rows, voxels.inverse) for rows in (best, likely))
+        seconds["labels"] = time.perf_counter() - began
+        return Labels(class_id, score, embedding, voxels.inverse, seconds, instance_id)
 
     def corrected(self, labels: Labels, sweep: Sweep, afi: Mode) -> Labels:
-        """What `label` said of the sweep, after approximate flat interaction."""
-        if afi == "off":
+        """What `label` said of the sweep, after approximate flat interaction.
+
+        Instances stay as they are: a mask has settled what its points are.
+        """
+        if afi == "off" or labels.instance_id is not None:
             return labels
         began = time.perf_counter()
         of_voxel = self.text_bank.probabilities(labels.voxel_embedding, self.model.temperature)

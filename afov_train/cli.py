@@ -26,7 +26,8 @@ def configured(cls: type[C], prog: str, args: list[str], default: C | None = Non
 
 
 def train(args: list[str] | None = None) -> int:
-    """afov-train: from a recorded drive to a model folder; finetune and probe: with truth."""
+    """afov-train: from a recorded drive to a model folder; finetune and probe: with truth;
+    panoptic: instances, too."""
     from afov_train.config import FinetuneConfig, TrainConfig, linear_probe
 
     args = sys.argv[1:] if args is None else args
@@ -37,6 +38,14 @@ def train(args: list[str] | None = None) -> int:
             from afov_train.pipeline import finetune
 
             finetune(chosen)
+            return 0
+        if args and args[0] == "panoptic":
+            from afov_train.panoptic.config import PanopticTrainConfig
+
+            wanted = configured(PanopticTrainConfig, "afov-train panoptic", args[1:])
+            from afov_train.panoptic.pipeline import panoptic
+
+            panoptic(wanted)
             return 0
         config = configured(TrainConfig, "afov-train", args)
         if config.inspect:

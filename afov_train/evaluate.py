@@ -177,7 +177,7 @@ def evaluate(
             continue
         sweeps += 1
         truth = frame.truth.class_id
-        labels = student.label(frame.sweep)
+        labels = student.label(frame.sweep, frame.images)
         predicted = labels.class_id
         if submission is not None:
             submission.write(frame.token, labels)

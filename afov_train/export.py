@@ -15,7 +15,7 @@ from afov.errors import InputError
 from afov.frames import Sweep
 from afov.inputs import inputs
 from afov.kernel_maps import kernel_maps
-from afov.model_folder import ModelFolder, TowerFiles, write_model_folder
+from afov.model_folder import ModelFolder, PanopticFiles, TowerFiles, write_model_folder
 from afov.runtimes.onnx_runtime import OnnxRuntime
 from afov.text_bank import TextBank
 from afov.text_tower import TextTower
@@ -38,6 +38,7 @@ def export_student(
     sweep: Sweep,
     folder: Path,
     text_tower: TowerFiles | None = None,
+    panoptic: PanopticFiles | None = None,
 ) -> Path:
     """Writes the model folder.
 
@@ -45,6 +46,7 @@ def export_student(
         network: trained `UNet`.
         sweep: a real one, on which ONNX Runtime must agree with spconv.
         text_tower: of the teacher, with which the vocabulary can change on the vehicle.
+        panoptic: mask decoder and image tower, already compared.
 
     Raises:
         InputError: a weight is left over, or the two disagree by more than 1e-4 relative, or the
@@ -67,7 +69,7 @@ def export_student(
     check(network, model, sweep)
     if text_tower is not None:
         check_tower(text_tower, text_bank)
-    return write_model_folder(model, text_tower)
+    return write_model_folder(model, text_tower, panoptic)
 
 
 def folded(network: Any) -> dict[str, np.ndarray]:

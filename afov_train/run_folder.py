@@ -8,16 +8,26 @@ import platform
 import subprocess
 import time
 from pathlib import Path
+from typing import Protocol
 
 import yaml
 
 from afov.config import to_dict
-from afov_train.config import FinetuneConfig, TrainConfig
 
 PACKAGES = ("afov", "torch", "open_clip_torch", "lightning", "onnxruntime", "numpy")
 
 
-def open_run(config: TrainConfig | FinetuneConfig) -> Path:
+class RunConfig(Protocol):
+    """A frozen dataclass of settings that says where its run goes."""
+
+    @property
+    def runs(self) -> Path: ...
+
+    @property
+    def run(self) -> Path | None: ...
+
+
+def open_run(config: RunConfig) -> Path:
     """Makes (or takes up) the run folder and writes config.yaml and versions.json into it."""
     folder = config.run
     if folder is None:

@@ -1,0 +1,204 @@
+"""Export: the mask decoder as an ONNX graph of standard operators, compared before it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto
+from torch import nn
+
+from afov.errors import InputError
+from afov.frames import CameraImage, Sweep
+from afov.inputs import inputs
+from afov.model_folder import ImageTowerFiles, PanopticFiles
+from afov.panoptic import PanopticHead
+from afov.voxels import VoxelGrid
+from afov_train.onnx_graph import FLOAT, Graph
+from afov_train.panoptic.decoder import HEIGHT, METRES, Decoder, Layer, PanopticNetwork
+
+TOLERANCE = 1e-4
+
+
+def panoptic_files(
+    network: PanopticNetwork,
+    tower: ImageTowerFiles,
+    head: str,
+    base: Sequence[str],
+    names: tuple[str, ...],
+    grid: VoxelGrid,
+    sweep: Sweep,
+    images: Sequence[CameraImage],
+) -> PanopticFiles:
+    """The panoptic part of a model folder.
+
+    Args:
+        base: names of the classes with labels. names: inputs of a voxel.
+        sweep, images: real ones, on which ONNX Runtime must agree with torch, with the images and
+            without.
+
+    Raises:
+        InputError: the two disagree by more than 1e-4 relative.
+    """
+    network = network.eval().cpu()
+    decoder = network.decoder
+    files = PanopticFiles(
+        graph(decoder, tower.embedding).SerializeToString(),
+        tower,
+        float(decoder.log_scale.exp()),
+        float(decoder.bias),
+        head,
+        tuple(base),
+    )
+    for seen in (images, ()):
+        check(network, files, names, grid, sweep, seen)
+    return files
+
+
+def check(
+    network: PanopticNetwork,
+    files: PanopticFiles,
+    names: tuple[str, ...],
+    grid: VoxelGrid,
+    sweep: Sweep,
+    images: Sequence[CameraImage],
+) -> float:
+    """The largest difference between ONNX Runtime and torch on a sweep, relative.
+
+    Raises:
+        InputError: it is above 1e-4.
+    """
+    head = PanopticHead(files)
+    voxels = grid.voxelize(sweep.xyz)
+    coords = torch.from_numpy(np.pad(voxels.coords, ((0, 0), (1, 0))))
+    image = head.tower.look(sweep.xyz, images).of_voxels(voxels.inverse, len(voxels))
+    xyz = np.ascontiguousarray(sweep.xyz[voxels.representative])
+    with torch.inference_mode():
+        rows = network.trunk(torch.from_numpy(inputs(sweep, voxels, names)), coords, 1)
+        wanted = network.decoder(rows, torch.from_numpy(image), torch.from_numpy(xyz))[-1]
+    got = head.answers(rows.numpy(), image, xyz)
+    difference = max(
+        float(np.abs(ours - theirs.numpy()).max() / theirs.abs().max())
+        for ours, theirs in ((got.embedding, wanted.embedding), (got.mask, wanted.mask))
+    )
+    if not difference <= TOLERANCE:
+        raise InputError(
+            f"export: ONNX Runtime and torch decode {difference:.1e} apart, relative, on a sweep of "
+            f"{len(voxels)} voxels, at most {TOLERANCE:.0e} is allowed; nothing was written"
+        )
+    return difference
+
+
+def graph(decoder: Decoder, embedding: int) -> onnx.ModelProto:
+    """embedding (V, E), image (V, E), xyz (V, 3) to class_embedding (Q, E), mask (Q, V)."""
+    return _Graph().build(decoder, embedding)
+
+
+class _Graph(Graph):
+    """`Decoder` step by step; only the last layer's prediction goes out."""
+
+    def build(self, decoder: Decoder, embedding: int) -> onnx.ModelProto:
+        features, places = self.features(decoder), self.places(decoder)
+        memory = self.node("Add", features, places)
+        features, places = (self.node("Transpose", x, perm=[1, 0]) for x in (features, places))
+        queries = self.constant(decoder.queries)
+        for layer in decoder.layers:
+            assert isinstance(layer, Layer)
+            mask = self.mask(decoder, queries, features, places)
+            queries = self.layer(layer, queries, memory, mask)
+        rows = self.sequence(decoder.classify, queries)
+        length = self.node("ReduceL2", rows, axes=[1], keepdims=1)
+        rows = self.node("Div", rows, self.node("Max", length, self.constant(1e-12)))
+        self.output(rows, "class_embedding")
+        self.output(self.mask(decoder, queries, features, places), "mask")
+        count = len(decoder.queries)
+        into: dict[str, list[str | int]] = {
+            "embedding": ["voxels", embedding],
+            "image": ["voxels", embedding],
+            "xyz": ["voxels", 3],
+        }
+        return self.model(
+            "panoptic",
+            {name: (FLOAT, size) for name, size in into.items()},
+            {"class_embedding": [count, embedding], "mask": [count, "voxels"]},
+        )
+
+    def features(self, decoder: Decoder) -> str:
+        x = "embedding"
+        if decoder.config.fusion:
+            largest = self.node("ReduceMax", self.node("Abs", "image"), axes=[1], keepdims=1)
+            seen = self.node("Greater", largest, self.constant(0))
+            seen = self.node("Cast", seen, to=TensorProto.FLOAT)
+            x = self.node("Concat", x, "image", seen, axis=1)
+        return self.sequence(decoder.mix, x)
+
+    def places(self, decoder: Decoder) -> str:
+        scale = self.constant((1 / METRES, 1 / METRES, 1 / HEIGHT))
+        cartesian = self.node("Mul", "xyz", scale)
+        zero, two, three, one = (self.integers(i) for i in (0, 2, 3, 1))
+        xy = self.node("Slice", "xyz", zero, two, one)
+        z = self.node("Slice", cartesian, two, three, one)
+        rho = self.node("ReduceL2", xy, axes=[1], keepdims=1)
+        way = self.node("Div", xy, self.node("Max", rho, self.constant(1e-6)))
+        far = self.node("Mul", rho, self.constant(1 / METRES))
+        polar = self.node("Concat", far, way, z, axis=1)
+        return self.node(
+            "Add", self.sequence(decoder.cartesian, cartesian), self.sequence(decoder.polar, polar)
+        )
+
+    def mask(self, decoder: Decoder, queries: str, features: str, places: str) -> str:
+        """Features and places lie transposed, (D, V)."""
+        outline = self.node("MatMul", self.sequence(decoder.outline, queries), features)
+        position = self.node("MatMul", self.sequence(decoder.locate, queries), places)
+        return self.node("Add", outline, position)
+
+    def layer(self, layer: Layer, queries: str, memory: str, mask: str) -> str:
+        seen = self.masked_attention(layer.cross, queries, memory, mask)
+        queries = self.norm(layer.norms[0], self.node("Add", queries, seen))
+        single = self.node("Unsqueeze", queries, self.integers(0))
+        told = self.node("Squeeze", self.attention(layer.own, single, None), self.integers(0))
+        queries = self.norm(layer.norms[1], self.node("Add", queries, told))
+        more = self.sequence(layer.feedforward, queries)
+        return self.norm(layer.norms[2], self.node("Add", queries, more))
+
+    def masked_attention(
+        self, layer: nn.MultiheadAttention, queries: str, memory: str, mask: str
+    ) -> str:
+        """Queries attend inside of their masks, and everywhere where a mask is empty."""
+        heads, width = layer.num_heads, layer.embed_dim
+        split = self.integers(-1, heads, width // heads)
+        parts = []
+        weights, biases = layer.in_proj_weight.chunk(3), layer.in_proj_bias.chunk(3)
+        for x, weight, bias, order in zip(
+            (queries, memory, memory), weights, biases, ([1, 0, 2], [1, 2, 0], [1, 0, 2]),
+            strict=True,
+        ):  # fmt: skip
+            rows = self.node("Reshape", self.affine(x, weight, bias), split)
+            parts.append(self.node("Transpose", rows, perm=order))
+        q, k, v = parts
+        q = self.node("Mul", q, self.constant((width // heads) ** -0.5))
+        zero = self.constant(0)
+        inside = self.node("Greater", mask, zero)
+        largest = self.node("ReduceMax", mask, axes=[1], keepdims=1)
+        empty = self.node("LessOrEqual", largest, zero)
+        allowed = self.node("Or", inside, empty)
+        # Half of float32's range instead of -inf: nothing can turn into NaN.
+        outside = self.node("Where", allowed, zero, self.constant(-1e30))
+        scores = self.node("Add", self.node("MatMul", q, k), outside)
+        mixed = self.node("MatMul", self.node("Softmax", scores, axis=-1), v)
+        joined = self.node("Transpose", mixed, perm=[1, 0, 2])
+        return self.linear(layer.out_proj, self.node("Reshape", joined, self.integers(-1, width)))
+
+    def sequence(self, layers: nn.Module, x: str) -> str:
+        """Linear layers, LayerNorm and ReLU, one after the other."""
+        for layer in layers.children():
+            if isinstance(layer, nn.Linear):
+                x = self.linear(layer, x)
+            elif isinstance(layer, nn.LayerNorm):
+                x = self.norm(layer, x)
+            else:
+                assert isinstance(layer, nn.ReLU)
+                x = self.node("Relu", x)
+        return x

@@ -1,0 +1,85 @@
+"""Panoptic in one screen: image tower, prepare, train, export (2401.02402)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from afov.image_tower import ImageTower
+from afov.vocabulary import Vocabulary
+from afov_train.config import open_recordings
+from afov_train.export import export_student
+from afov_train.panoptic.config import PanopticTrainConfig
+from afov_train.panoptic.export import panoptic_files
+from afov_train.panoptic.sweeps import prepare
+from afov_train.panoptic.targets import BaseClasses
+from afov_train.panoptic.training import build_panoptic, train_panoptic
+from afov_train.pipeline import check_inputs, load_trunk, names
+from afov_train.ranks import on_first, ranks
+from afov_train.run_folder import open_run, versions
+from afov_train.teachers.image_onnx import image_tower
+from afov_train.teachers.open_clip_teacher import OpenClipTeacher
+from afov_train.teachers.text_onnx import text_tower
+
+
+def panoptic(config: PanopticTrainConfig) -> Path:
+    """From a recording with panoptic labels of some classes to a model folder.
+
+    Returns:
+        The run folder; the model lies in its `model/`.
+
+    Raises:
+        InputError: no labels of the base classes, no image tower, or an export that disagrees.
+    """
+    sources = open_recordings(config.recording, truth=config.labels is None)
+    vocabulary = Vocabulary.load(config.vocabulary)
+    base = BaseClasses.of(vocabulary, config.base)
+    check_inputs(sources, config.network.inputs)
+    training = config.panoptic
+    run = on_first(lambda: open_run(config))
+
+    tower = image_tower(config.teacher, training.windows)
+    bank = OpenClipTeacher(config.teacher, vocabulary).text_bank
+    eyes = ImageTower(tower)
+    prepared = on_first(
+        lambda: [
+            file
+            for source in sources
+            for file in prepare(source, eyes, base.ids, config.labels, run / "sweeps")
+        ]
+    )
+    torch.manual_seed(training.seed)
+    network = build_panoptic(config.network, bank, base, training)
+    if config.weights is not None:
+        load_trunk(network.trunk, config.weights)
+    data = bank, base, config.network, config.grid
+    train_panoptic(network, prepared, *data, training, run / "panoptic")
+    if ranks()[0] > 0:
+        return run
+
+    frame = next(iter(sources[0]))
+    files = panoptic_files(
+        network,
+        tower,
+        training.head,
+        [vocabulary.names[i] for i in base.ids],
+        config.network.inputs,
+        config.grid,
+        frame.sweep,
+        frame.images,
+    )
+    model = export_student(
+        network.trunk,
+        config=config.network,
+        grid=config.grid,
+        text_bank=bank,
+        temperature=training.temperature,
+        provenance={"recording": names(sources), "labels": len(prepared), **versions()},
+        sweep=frame.sweep,
+        folder=run / "model",
+        text_tower=text_tower(config.teacher),
+        panoptic=files,
+    )
+    print(f"model folder: {model}")
+    return run
