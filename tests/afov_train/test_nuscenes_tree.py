@@ -192,7 +192,7 @@ class Witness:
     vocabulary: Vocabulary
     said: dict
 
-    def label(self, sweep):
+    def label(self, sweep, images=()):
         return self.said[sweep.stamp]
 
     def corrected(self, labels, sweep, afi):
