@@ -47,8 +47,8 @@ def panoptic_files(
     files = PanopticFiles(
         graph(decoder, tower.embedding).SerializeToString(),
         tower,
-        float(decoder.log_scale.exp()),
-        float(decoder.bias),
+        decoder.log_scale.exp().item(),
+        decoder.bias.item(),
         head,
         tuple(base),
     )

@@ -49,9 +49,20 @@ def mask_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Focal + 2 x dice, mean over the matched masks.
 
     Args:
+        logits, masks: (M, V), of the labelled voxels alone; zero where there is none.
+    """
+    if not logits.numel():
+        return logits.sum() * 0
+    return focal(logits, masks).mean() + DICE * dice(logits, masks).mean()
+
+
+def position_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Dice of the positional branch alone, mean over the matched masks (P3Former).
+
+    Args:
         logits, masks: (M, V), of the labelled voxels alone.
     """
-    return focal(logits, masks).mean() + DICE * dice(logits, masks).mean()
+    return dice(logits, masks).mean() if len(logits) else logits.sum() * 0
 
 
 def object_loss(embedding: torch.Tensor, mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:

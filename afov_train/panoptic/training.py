@@ -18,7 +18,13 @@ from afov_train.network.config import NetworkConfig
 from afov_train.network.unet import build_network
 from afov_train.panoptic.config import PanopticConfig
 from afov_train.panoptic.decoder import Decoder, PanopticNetwork, Prediction
-from afov_train.panoptic.losses import class_loss, dice, mask_loss, object_loss, voxel_loss
+from afov_train.panoptic.losses import (
+    class_loss,
+    mask_loss,
+    object_loss,
+    position_loss,
+    voxel_loss,
+)
 from afov_train.panoptic.matching import assign, class_cost, mask_cost
 from afov_train.panoptic.sweeps import PanopticBatch, PanopticSweeps, collate
 from afov_train.panoptic.targets import BaseClasses, Objects, objects_of
@@ -73,9 +79,9 @@ class PanopticTraining(Stage):
                 for i, p in enumerate(predictions)
             ]
         total = embeddings.new_zeros(())
-        for name in losses[-1] | losses[0]:
+        for name in losses[0] | losses[-1]:
             value = torch.stack([one[name] for one in losses if name in one]).sum()
-            self.log(name, value, prog_bar=name in ("classes", "mask"), sync_dist=True)
+            self.log(name, value, sync_dist=True)
             total = total + getattr(self.config.losses, name) * value
         self.log("loss", total, prog_bar=True, sync_dist=True)
         return total
@@ -102,15 +108,15 @@ class PanopticTraining(Stage):
         masks = torch.cat((objects.masks[of], objects.stuff[there]))[:, inside]
         targets = torch.zeros_like(logits)
         targets[matched, torch.cat((objects.classes[of], stuff))] = 1
-        wanted = self.config.losses
-        losses = {"classes": class_loss(logits, targets)}
-        if len(matched):
-            losses["mask"] = mask_loss(prediction.mask[matched][:, inside], masks)
-            losses["position"] = dice(prediction.position[matched][:, inside], masks).mean()
-        if wanted.object and len(matched):
-            mine = prediction.embedding[matched]
-            losses["object"] = object_loss(mine, prediction.mask[matched], image)
-        if wanted.voxel:
+        mine = prediction.mask[matched]
+        losses = {
+            "classes": class_loss(logits, targets),
+            "mask": mask_loss(mine[:, inside], masks),
+            "position": position_loss(prediction.position[matched][:, inside], masks),
+        }
+        if self.config.losses.object:
+            losses["object"] = object_loss(prediction.embedding[matched], mine, image)
+        if self.config.losses.voxel:
             losses["voxel"] = voxel_loss(prediction.embedding, prediction.mask, image)
         return losses
 

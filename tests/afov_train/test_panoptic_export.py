@@ -1,0 +1,246 @@
+"""A panoptic model folder: ONNX as torch, with cameras and without, on a simulated sweep."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from afov import panoptic as inference
+from afov.errors import InputError
+from afov.frames import Sweep
+from afov.image_tower import ImageTower
+from afov.inputs import inputs
+from afov.pairing import pair_images
+from afov.student import Student, at_points
+from afov.vocabulary import Vocabulary
+from afov.voxels import VoxelGrid
+from afov_train.export import export_student
+from afov_train.network.config import NetworkConfig
+from afov_train.panoptic import export
+from afov_train.panoptic.config import DecoderConfig, PanopticConfig
+from afov_train.panoptic.targets import BaseClasses
+from afov_train.panoptic.training import build_panoptic
+from afov_train.teachers import image_onnx
+from afov_train.teachers.config import TeacherConfig
+from afov_train.teachers.image_onnx import image_tower
+from afov_train.teachers.open_clip_teacher import OpenClipTeacher
+from tests.afov_train.conftest import lived_in
+
+GRID = VoxelGrid("cylindrical", (0.25, 2.0, 0.25))
+NETWORK = NetworkConfig()
+
+
+@pytest.fixture(scope="module")
+def tower():
+    return image_tower(TeacherConfig(), (2, 4))
+
+
+@pytest.fixture(scope="module")
+def bank():
+    return OpenClipTeacher(TeacherConfig(), Vocabulary.load("nuscenes16")).text_bank
+
+
+def untrained(bank, **decoder):
+    torch.manual_seed(0)
+    base = BaseClasses.of(bank.vocabulary, ())
+    config = PanopticConfig(decoder=DecoderConfig(width=32, queries=12, **decoder))
+    network = build_panoptic(NETWORK, bank, base, config)
+    lived_in(network.trunk)
+    # So that queries answer something: a class is likely at any cosine.
+    network.decoder.bias.data.fill_(1.0)
+    return network
+
+
+@pytest.fixture
+def overlapping(monkeypatch):
+    """An untrained decoder's masks overlap, and all would be dropped for it."""
+    monkeypatch.setattr(inference, "VISIBLE", 0.0)
+
+
+def write(network, bank, tower, frame, folder, head="single"):
+    known = [c.name for c in bank.vocabulary.labelled]
+    files = export.panoptic_files(
+        network, tower, head, known[:8], NETWORK.inputs, GRID, frame.sweep, frame.images
+    )
+    return export_student(
+        network.trunk, config=NETWORK, grid=GRID, text_bank=bank, temperature=0.07,
+        provenance={"test": "yes"}, sweep=frame.sweep, folder=folder, panoptic=files,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(bank, tower, frames, tmp_path_factory):
+    path = tmp_path_factory.mktemp("panoptic") / "model"
+    return write(untrained(bank), bank, tower, frames[0], path)
+
+
+@pytest.mark.parametrize("runtime", ["native", "torch"])
+@pytest.mark.parametrize("cameras", [True, False])
+def test_the_folder_answers_as_torch_does(
+    folder, bank, tower, frames, cameras, runtime, overlapping
+):
+    frame = frames[1]
+    images = frame.images if cameras else ()
+    network = untrained(bank).eval()
+    student = Student.open(folder, runtime)
+    labels = student.label(frame.sweep, images)
+
+    voxels = GRID.voxelize(frame.sweep.xyz)
+    coords = torch.from_numpy(np.pad(voxels.coords, ((0, 0), (1, 0))))
+    seen = ImageTower(tower).look(frame.sweep.xyz, images).of_voxels(voxels.inverse, len(voxels))
+    assert seen.any() == cameras
+    with torch.inference_mode():
+        rows = network.trunk(torch.from_numpy(inputs(frame.sweep, voxels, NETWORK.inputs)), coords, 1)
+        xyz = torch.from_numpy(frame.sweep.xyz[voxels.representative])
+        wanted = network.decoder(rows, torch.from_numpy(seen), xyz)[-1]
+    got = student.panoptic.answers(rows.numpy(), seen, xyz.numpy())
+    assert np.abs(got.embedding - wanted.embedding.numpy()).max() < 1e-4
+    assert np.abs(got.mask - wanted.mask.numpy()).max() < 1e-4 * wanted.mask.abs().max()
+
+    assert labels.instance_id.shape == labels.class_id.shape == (len(frame.sweep),)
+    assert labels.class_id.any(), "the untrained model labels something"
+    held = labels.class_id > 0
+    thing = np.array([False, *(c.thing for c in student.vocabulary.labelled)])
+    assert np.array_equal(labels.instance_id > 0, thing[labels.class_id])
+    assert not labels.score[~held].any() and (labels.score[held] > 0.2).all()
+    # A point's embedding names its class.
+    owner = bank.class_scores(labels.embedding[held]).argmax(1) + 1
+    assert np.array_equal(owner, labels.class_id[held])
+    assert {"image features", "decoder", "masks"} <= set(labels.seconds)
+
+
+def test_a_semantic_folder_knows_no_instances(model_folder, frames):
+    student = Student.open(model_folder)
+    labels = student.label(frames[0].sweep, frames[0].images)
+    assert student.panoptic is None and labels.instance_id is None
+    assert list(labels.seconds) == ["voxels", "kernel maps", "network", "labels"]
+
+
+def test_clouds_without_a_single_good_point_have_no_instances(folder, frames):
+    student = Student.open(folder)
+    for points in (np.zeros((0, 4), np.float32), np.full((7, 4), np.nan, np.float32)):
+        sweep = Sweep(points, ("x", "y", "z", "intensity"), 1, "lidar")
+        labels = student.label(sweep, frames[0].images)
+        assert not labels.class_id.any() and len(labels.instance_id) == len(points)
+
+
+def test_instances_keep_their_labels_through_afi(folder, frames):
+    student = Student.open(folder)
+    labels = student.label(frames[0].sweep)
+    assert student.corrected(labels, frames[0].sweep, "refined") is labels
+
+
+def test_the_baseline_pools_what_cameras_see(bank, tower, frames, tmp_path, overlapping):
+    network = untrained(bank, fusion=False)
+    student = Student.open(write(network, bank, tower, frames[0], tmp_path / "m", "ensemble"))
+    frame = frames[0]
+    seeing, blind = (student.label(frame.sweep, images) for images in (frame.images, ()))
+    assert not np.array_equal(seeing.class_id, blind.class_id)
+
+
+def test_points_take_the_feature_of_the_place_their_pixel_lies_in(tower, frames):
+    frame, eyes = frames[0], ImageTower(tower)
+    seen = eyes.look(frame.sweep.xyz, frame.images)
+    pairs, _ = pair_images(frame.sweep.xyz, frame.images, occlusion=True)
+    assert len(seen.point) == sum(len(p.point) for p in pairs)
+    grids = [eyes.features(i.image) for i in frame.images]
+    h, w, width = grids[0].shape
+    assert width == 96 and np.allclose(np.linalg.norm(grids[0], axis=2), 1, atol=1e-4)
+    rng, before = np.random.default_rng(0), 0
+    for image, grid, found in zip(frame.images, grids, pairs, strict=True):
+        for i in rng.choice(len(found.point), 20):
+            y = int((found.row[i] + 0.5) / image.camera.height * h)
+            x = int((found.col[i] + 0.5) / image.camera.width * w)
+            assert seen.point[before + i] == found.point[i]
+            assert np.array_equal(seen.feature[seen.place[before + i]], grid[y, x])
+        before += len(found.point)
+
+
+def test_image_features_name_what_they_show(tower, bank, frames):
+    """The small teacher, at the vehicle, still tells simulated classes apart: the path is sound."""
+    frame = frames[0]
+    seen = ImageTower(tower).look(frame.sweep.xyz, frame.images)
+    rows = seen.of_voxels(np.arange(len(frame.sweep)), len(frame.sweep))
+    known = rows.any(1) & (frame.truth.class_id > 0)
+    said = bank.class_scores(rows[known]).argmax(1) + 1
+    assert (said == frame.truth.class_id[known]).mean() > 0.6
+    assert at_points(rows, np.array([-1])).sum() == 0
+
+
+def test_a_class_token_tower_is_exported_as_dense_features_has_it(monkeypatch):
+    import open_clip
+
+    from afov_train.teachers import open_clip_teacher
+
+    torch.manual_seed(0)
+    config = {
+        "image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8,
+        "ls_init_value": 0.3,
+    }  # fmt: skip
+    text = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
+    model = open_clip.CLIP(24, config, text, quick_gelu=True).eval().requires_grad_(False)
+    real = open_clip_teacher.load_open_clip(TeacherConfig())
+    monkeypatch.setattr(open_clip_teacher, "load_open_clip", lambda _: (model, *real[1:]))
+    files = image_tower(TeacherConfig(), (2, 1))  # compared with torch in here
+    assert (files.height, files.width, files.embedding) == (64, 32, 24)
+    assert ImageTower(files).features(np.zeros((9, 7, 3), np.uint8)).shape == (8, 4, 24)
+
+
+def test_an_image_tower_that_disagrees_is_refused(monkeypatch):
+    monkeypatch.setattr(image_onnx, "WINDOW", 0.5)
+    with pytest.raises(InputError, match="see an image"):
+        image_tower(TeacherConfig(), (1, 1))
+
+
+def test_a_decoder_that_disagrees_writes_nothing(bank, tower, frames, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "METRES", 51.0)
+    with pytest.raises(InputError, match="nothing was written"):
+        write(untrained(bank), bank, tower, frames[0], tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_only_standard_operators(folder):
+    for name in ("panoptic.onnx", "image_tower.onnx"):
+        graph = onnx.load(folder / name).graph
+        assert {n.domain for n in graph.node} == {""}
+    size = [d.dim_param or d.dim_value for d in graph.input[0].type.tensor_type.shape.dim]
+    assert size == [128, 256, 3]
+    decoder = onnx.load(folder / "panoptic.onnx").graph.output[1]
+    assert decoder.type.tensor_type.shape.dim[1].dim_param == "voxels"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda f, d: (f / "panoptic.onnx").write_bytes(b"x"), "SHA-256 is not the one"),
+        (lambda f, d: (f / "image_tower.onnx").unlink(), "missing from the model folder"),
+        (lambda f, d: d["panoptic"].update(head="two"), "expected single or ensemble"),
+        (lambda f, d: d["panoptic"].update(scale=-1), "scale > 0"),
+        (lambda f, d: d["panoptic"].pop("image"), "no panoptic part .KeyError"),
+    ],
+)
+def test_a_damaged_panoptic_part_is_one_clear_line(folder, tmp_path, damage, said):
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    data = json.loads((copy / "model.json").read_text())
+    damage(copy, data)
+    (copy / "model.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match=said) as caught:
+        Student.open(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_decoder_of_no_queries_but_stuff_still_goes_out(bank, tower, frames):
+    config = DecoderConfig(width=16, layers=1, queries=1, heads=2, feedforward=16)
+    base = BaseClasses.of(bank.vocabulary, ())
+    network = build_panoptic(NETWORK, bank, base, replace(PanopticConfig(), decoder=config))
+    files = export.panoptic_files(
+        network, tower, "single", (), NETWORK.inputs, GRID, frames[0].sweep, ()
+    )
+    assert files.scale == pytest.approx(1 / 0.07, rel=1e-5)
