@@ -36,9 +36,7 @@ def panoptic(config: PanopticTrainConfig) -> Path:
         InputError: no labels of the base classes, no image tower, or an export that disagrees.
     """
     if config.pseudo and config.labels is not None:
-        raise InputError(
-            f"--labels {config.labels}: --pseudo makes labels of its own; leave one out"
-        )
+        raise InputError(f"--labels {config.labels}: --pseudo makes its own; name one of the two")
     sources = open_recordings(config.recording, truth=config.labels is None and not config.pseudo)
     vocabulary = Vocabulary.load(config.vocabulary)
     base = BaseClasses.of(vocabulary, config.base)

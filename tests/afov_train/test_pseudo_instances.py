@@ -9,21 +9,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from afov.errors import InputError
 from afov.frames import Sweep
 from afov.pairing import pair_images
 from afov.panoptic_quality import no_sweeps, panoptic_quality, panoptic_summary
 from afov.sources.bags import BagSource
+from afov.student import Student
 from afov.vocabulary import Vocabulary
-from afov_train.config import TeachConfig
+from afov.voxels import VoxelGrid
+from afov_train.config import Recording
 from afov_train.panoptic.clusters import dbscan
+from afov_train.panoptic.config import DecoderConfig, PanopticConfig, PanopticTrainConfig
 from afov_train.panoptic.follow import Followed
-from afov_train.panoptic.instances import instances, pseudo_instances, pseudo_labels
+from afov_train.panoptic.instances import instances, pseudo_instances
+from afov_train.panoptic.pipeline import panoptic
 from afov_train.panoptic.targets import PanopticTarget
 from afov_train.simulation.config import SimConfig
 from afov_train.simulation.drive import simulate
 from afov_train.taught import NO_PHRASE, UNKNOWN_POSE, TaughtSweep
-from afov_train.teachers import build_teacher
 from afov_train.teachers.config import TeacherConfig
+from tests.afov_train.conftest import copied
 
 VOCABULARY = Vocabulary.load("nuscenes16")
 THING = np.array([False, *(c.thing for c in VOCABULARY.labelled)])
@@ -232,16 +237,33 @@ def test_objects_of_a_simulated_drive(moving, told_apart):
 
 
 @pytest.mark.slow
-def test_a_recordings_pseudo_instances_are_labels_to_train_on(drive, tmp_path):
-    """From the bag alone, truth unread, through the embedded teacher, to files per frame."""
-    teacher = build_teacher(TeacherConfig(overlap=0.0), VOCABULARY, tmp_path / "teacher")
-    folder = pseudo_labels(BagSource(drive, every=2), teacher, TeachConfig(), tmp_path)
+def test_a_panoptic_model_is_trained_without_a_label(drive, tmp_path):
+    """From the bag alone, truth unread, to a model folder; its labels are better than none."""
+    blind = copied(
+        drive, tmp_path / "b.mcap", lambda t, d: None if t.startswith("/truth") else d
+    )  # fmt: skip
+    config = PanopticTrainConfig(
+        recording=Recording(bag=(blind,), every=4),
+        pseudo=True,
+        teacher=TeacherConfig(overlap=0.0),
+        grid=VoxelGrid(size=(0.5, 3.0, 0.5)),
+        panoptic=PanopticConfig(steps=1, batch=1, decoder=DecoderConfig(32, 1, 8, 2, 32)),
+        run=tmp_path / "run",
+    )
+    run = panoptic(config)
+    assert Student.open(run / "model").panoptic is not None
     quality = no_sweeps(16)
-    for frame in BagSource(drive, truth=True, every=2):
-        target = PanopticTarget.of_frame(frame, folder)
+    for frame in BagSource(drive, truth=True, every=4):
+        target = PanopticTarget.of_frame(frame, run / "pseudo/0/instances")
         quality += panoptic_quality(
             frame.truth.class_id, frame.truth.instance_id, target.class_id, target.instance_id,
             16, 15,
         )  # fmt: skip
     found = panoptic_summary(quality, VOCABULARY)
     assert 0.1 < found["things"]["PQ"] < 0.9 and found["stuff"]["PQ"] > 0.3
+
+
+def test_labels_come_from_one_place(drive, tmp_path):
+    config = PanopticTrainConfig(recording=Recording(bag=(drive,)), pseudo=True, labels=tmp_path)
+    with pytest.raises(InputError, match="name one of the two"):
+        panoptic(config)
