@@ -27,7 +27,7 @@ from afov_train.teachers.segments import Teacher
 
 # Metres. Height counts a quarter: far away, the rings of a sensor hit one object metres apart.
 RADII = (0.5, 0.8, 1.2)
-USUAL = 1  # of the radii, where no mask chooses
+USUAL = 0.8  # of the radii, where no mask chooses
 HEIGHT = 0.25
 VOTERS = 0.4  # metres: points that near decide on a point's class
 LEAST = 3  # points of an instance
@@ -79,8 +79,8 @@ def instances(taught: TaughtSweep, vocabulary: Vocabulary) -> PanopticTarget:
     number, count = np.zeros(len(class_id), np.uint16), 0
     for one in np.unique(class_id[things]):
         points = things[class_id[things] == one]
-        levels = [dbscan(xyz[points], radius) for radius in RADII]
         mine = [mask.among(points) for mask in masks if mask.class_id == one]
+        levels = {r: dbscan(xyz[points], r) for r in (RADII if mine else (USUAL,))}
         for inside in separated(levels, mine):
             count += 1
             number[points[inside]] = count
@@ -138,7 +138,7 @@ def thing_masks(taught: TaughtSweep, vocabulary: Vocabulary) -> list[ThingMask]:
 
 
 def separated(
-    levels: Sequence[np.ndarray], masks: Sequence[tuple[np.ndarray, np.ndarray]]
+    levels: dict[float, np.ndarray], masks: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> list[np.ndarray]:
     """The objects among the points of one class, (P,) bool each, smaller ones after larger ones.
 
@@ -146,11 +146,11 @@ def separated(
     touches is an object as well.
 
     Args:
-        levels: (P,) clusters at each radius. masks: inside and seen, (P,) bool.
+        levels: (P,) clusters by radius. masks: inside and seen, (P,) bool.
     """
-    found = [cleaned(inside, seen, levels) for inside, seen in masks if inside.any()]
-    taken = np.any(found, axis=0) if found else np.zeros(len(levels[0]), bool)
+    found = [cleaned(inside, seen, [*levels.values()]) for inside, seen in masks if inside.any()]
     usual = levels[USUAL]
+    taken = np.any(found, axis=0) if found else np.zeros(len(usual), bool)
     alone = np.setdiff1d(usual, usual[taken])
     found += [usual == cluster for cluster in alone]
     objects = {inside.tobytes(): inside for inside in found if inside.sum() >= LEAST}
