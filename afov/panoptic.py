@@ -93,9 +93,9 @@ def panoptic(probability: np.ndarray, mask: np.ndarray, thing: np.ndarray) -> Pa
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)), float32."""
+    """1 / (1 + exp(-x))."""
     with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-x.astype(np.float32)))
+        return 1 / (1 + np.exp(-x))
 
 
 def ensemble(

@@ -12,7 +12,6 @@ from torch import nn
 
 from afov.errors import InputError
 
-
 FLOAT = TensorProto.FLOAT
 
 

@@ -83,6 +83,16 @@ def in_window(
     return (row >= top) & (row < top + h) & (col >= left) & (col < left + w)
 
 
+def visited(files: Sequence[Path], seed: int, visit: int) -> tuple[Path, np.random.Generator]:
+    """The file of a visit, and the visit's own random stream.
+
+    Files are taken in shuffled rounds, so that each is seen before any is seen twice.
+    """
+    turn, place = divmod(visit, len(files))
+    order = np.random.default_rng((seed, turn, 1)).permutation(len(files))
+    return files[order[place]], np.random.default_rng((seed, visit))
+
+
 @dataclass(frozen=True)
 class TaughtSweeps(Dataset[Batch]):
     """A sample per visit: every visit has its own random stream, whatever worker makes it.
@@ -104,12 +114,8 @@ class TaughtSweeps(Dataset[Batch]):
         return self.length - self.first
 
     def __getitem__(self, index: int) -> Batch:
-        # Files are taken in shuffled rounds, so that each is seen before any is seen twice.
-        visit = self.first + index
-        rng = np.random.default_rng((self.seed, visit))
-        turn, place = divmod(visit, len(self.files))
-        order = np.random.default_rng((self.seed, turn, 1)).permutation(len(self.files))
-        taught = TaughtSweep.load(self.files[order[place]])
+        file, rng = visited(self.files, self.seed, self.first + index)
+        taught = TaughtSweep.load(file)
         pairs = taught.pairs
         points = taught.sweep.points
         if self.augment:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import lightning
 import torch
@@ -26,9 +26,11 @@ from torch.utils.data import DataLoader
 from afov.errors import InputError
 from afov.vocabulary import Vocabulary
 from afov_train.config import OptimizerConfig, TrainingConfig
+from afov_train.panoptic.sweeps import PanopticSweeps
 from afov_train.ranks import on_first, ranks
-from afov_train.sweeps import collate
+from afov_train.sweeps import TaughtSweeps, collate
 
+Sweeps = TaughtSweeps | PanopticSweeps
 PRECISIONS: dict[str, Any] = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
@@ -45,20 +47,6 @@ class State:
     network: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
-
-
-class Sweeps(Protocol):
-    """A dataset frozen in a dataclass: its files, and the visit to begin with."""
-
-    @property
-    def files(self) -> Sequence[Path]: ...
-
-    @property
-    def first(self) -> int: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Any: ...
 
 
 class Stage(lightning.LightningModule):

@@ -73,6 +73,12 @@ class PanopticConfig(TrainingConfig):
     windows: tuple[int, int] = (3, 6)
     """Rows and columns of the image tower's own windows into which an image is cut."""
 
+    def __post_init__(self) -> None:
+        if min(self.windows) < 1:
+            raise ValueError(f"windows {self.windows}: expected at least one row and one column")
+        if not 0 <= self.drop <= 1:
+            raise ValueError(f"drop {self.drop}: expected a share, 0 to 1")
+
 
 @dataclass(frozen=True)
 class PanopticTrainConfig:

@@ -4,6 +4,7 @@ with one classification head in CLIP space, 2401.02402)."""
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -35,7 +36,7 @@ class Prediction(NamedTuple):
 def perceptron(*widths: int) -> nn.Sequential:
     """Linear layers with ReLU between them."""
     layers: list[nn.Module] = []
-    for cin, cout in zip(widths[:-1], widths[1:], strict=True):
+    for cin, cout in pairwise(widths):
         layers += [nn.Linear(cin, cout), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

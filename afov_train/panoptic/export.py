@@ -1,13 +1,12 @@
-"""Export: the mask decoder as an ONNX graph of standard operators, compared before it is written."""
+"""Export: the mask decoder as an ONNX graph of standard operators, compared before it goes out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto
 from torch import nn
 
 from afov.errors import InputError
@@ -85,8 +84,8 @@ def check(
     )
     if not difference <= TOLERANCE:
         raise InputError(
-            f"export: ONNX Runtime and torch decode {difference:.1e} apart, relative, on a sweep of "
-            f"{len(voxels)} voxels, at most {TOLERANCE:.0e} is allowed; nothing was written"
+            f"export: ONNX Runtime and torch decode {difference:.1e} apart (relative) on a sweep "
+            f"of {len(voxels)} voxels, at most {TOLERANCE:.0e} is allowed; nothing was written"
         )
     return difference
 
@@ -108,7 +107,7 @@ class _Graph(Graph):
             assert isinstance(layer, Layer)
             mask = self.mask(decoder, queries, features, places)
             queries = self.layer(layer, queries, memory, mask)
-        rows = self.sequence(decoder.classify, queries)
+        rows = self.sequence(decoder.classify.children(), queries)
         length = self.node("ReduceL2", rows, axes=[1], keepdims=1)
         rows = self.node("Div", rows, self.node("Max", length, self.constant(1e-12)))
         self.output(rows, "class_embedding")
@@ -126,13 +125,19 @@ class _Graph(Graph):
         )
 
     def features(self, decoder: Decoder) -> str:
-        x = "embedding"
-        if decoder.config.fusion:
-            largest = self.node("ReduceMax", self.node("Abs", "image"), axes=[1], keepdims=1)
-            seen = self.node("Greater", largest, self.constant(0))
-            seen = self.node("Cast", seen, to=TensorProto.FLOAT)
-            x = self.node("Concat", x, "image", seen, axis=1)
-        return self.sequence(decoder.mix, x)
+        """The first product in three parts: joining the wide rows first would take longer."""
+        first, *rest = decoder.mix.children()
+        assert isinstance(first, nn.Linear)
+        if not decoder.config.fusion:
+            return self.sequence([first, *rest], "embedding")
+        width = (first.in_features - 1) // 2
+        lidar, camera, flag = first.weight.split((width, width, 1), 1)
+        length = self.node("ReduceL2", "image", axes=[1], keepdims=1)
+        seen = self.node("Cast", self.node("Greater", length, self.constant(0)), to=FLOAT)
+        x = self.affine("embedding", lidar, first.bias)
+        x = self.node("Add", x, self.affine("image", camera, None))
+        x = self.node("Add", x, self.node("Mul", seen, self.constant(flag.T)))
+        return self.sequence(rest, x)
 
     def places(self, decoder: Decoder) -> str:
         scale = self.constant((1 / METRES, 1 / METRES, 1 / HEIGHT))
@@ -145,23 +150,26 @@ class _Graph(Graph):
         far = self.node("Mul", rho, self.constant(1 / METRES))
         polar = self.node("Concat", far, way, z, axis=1)
         return self.node(
-            "Add", self.sequence(decoder.cartesian, cartesian), self.sequence(decoder.polar, polar)
+            "Add",
+            self.sequence(decoder.cartesian.children(), cartesian),
+            self.sequence(decoder.polar.children(), polar),
         )
 
     def mask(self, decoder: Decoder, queries: str, features: str, places: str) -> str:
         """Features and places lie transposed, (D, V)."""
-        outline = self.node("MatMul", self.sequence(decoder.outline, queries), features)
-        position = self.node("MatMul", self.sequence(decoder.locate, queries), places)
+        outline = self.node("MatMul", self.sequence(decoder.outline.children(), queries), features)
+        position = self.node("MatMul", self.sequence(decoder.locate.children(), queries), places)
         return self.node("Add", outline, position)
 
     def layer(self, layer: Layer, queries: str, memory: str, mask: str) -> str:
+        first, second, third = (n for n in layer.norms if isinstance(n, nn.LayerNorm))
         seen = self.masked_attention(layer.cross, queries, memory, mask)
-        queries = self.norm(layer.norms[0], self.node("Add", queries, seen))
+        queries = self.norm(first, self.node("Add", queries, seen))
         single = self.node("Unsqueeze", queries, self.integers(0))
         told = self.node("Squeeze", self.attention(layer.own, single, None), self.integers(0))
-        queries = self.norm(layer.norms[1], self.node("Add", queries, told))
-        more = self.sequence(layer.feedforward, queries)
-        return self.norm(layer.norms[2], self.node("Add", queries, more))
+        queries = self.norm(second, self.node("Add", queries, told))
+        more = self.sequence(layer.feedforward.children(), queries)
+        return self.norm(third, self.node("Add", queries, more))
 
     def masked_attention(
         self, layer: nn.MultiheadAttention, queries: str, memory: str, mask: str
@@ -191,9 +199,9 @@ class _Graph(Graph):
         joined = self.node("Transpose", mixed, perm=[1, 0, 2])
         return self.linear(layer.out_proj, self.node("Reshape", joined, self.integers(-1, width)))
 
-    def sequence(self, layers: nn.Module, x: str) -> str:
+    def sequence(self, layers: Iterable[nn.Module], x: str) -> str:
         """Linear layers, LayerNorm and ReLU, one after the other."""
-        for layer in layers.children():
+        for layer in layers:
             if isinstance(layer, nn.Linear):
                 x = self.linear(layer, x)
             elif isinstance(layer, nn.LayerNorm):

@@ -4,7 +4,6 @@ and these as training samples."""
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from afov.voxels import VoxelGrid
 from afov_train.config import AugmentConfig
 from afov_train.panoptic.targets import PanopticTarget
 from afov_train.progress import track
-from afov_train.sweeps import moved
+from afov_train.sweeps import moved, visited
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,8 @@ class PanopticSweep:
 def prepare(
     source: Source, tower: ImageTower, ids: np.ndarray, labels: Path | None, folder: Path
 ) -> list[Path]:
-    """A file for every frame with labels; what an earlier run wrote with the same tower is kept.
+    """A file for every frame with labels; what an earlier run wrote from the same tower, labels and
+    classes is kept.
 
     Args:
         source: opened with truth, unless `labels` is a folder.
@@ -74,18 +74,18 @@ def prepare(
     Raises:
         InputError: no frame has labels of these classes.
     """
-    settings = [source.key, ids.tolist(), str(labels), tower.files.height, tower.files.width]
-    digest = hashlib.sha256(json.dumps(settings).encode() + tower.files.onnx)
-    key = digest.hexdigest()[:16]
+    common = hashlib.sha256(source.key.encode() + tower.files.onnx)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for frame in track(source, "prepare", len(source)):
-        file = folder / f"{frame.token}-{key}.npz"
+        found = PanopticTarget.of_frame(frame, labels)
+        target = None if found is None else found.of_classes(ids)
+        if target is None or not target.class_id.any():
+            continue
+        key = common.copy()
+        key.update(target.class_id.tobytes() + target.instance_id.tobytes())
+        file = folder / f"{frame.token}-{key.hexdigest()[:16]}.npz"
         if not file.exists():
-            found = PanopticTarget.of_frame(frame, labels)
-            target = None if found is None else found.of_classes(ids)
-            if target is None or not target.class_id.any():
-                continue
             PanopticSweep(frame.sweep, target, tower.look(frame.sweep.xyz, frame.images)).save(file)
         files.append(file)
     if not files:
@@ -138,12 +138,8 @@ class PanopticSweeps(Dataset[PanopticBatch]):
         return self.length - self.first
 
     def __getitem__(self, index: int) -> PanopticBatch:
-        # Files are taken in shuffled rounds, so that each is seen before any is seen twice.
-        visit = self.first + index
-        rng = np.random.default_rng((self.seed, visit))
-        turn, place = divmod(visit, len(self.files))
-        order = np.random.default_rng((self.seed, turn, 1)).permutation(len(self.files))
-        return self.sample(PanopticSweep.load(self.files[order[place]]), rng)
+        file, rng = visited(self.files, self.seed, self.first + index)
+        return self.sample(PanopticSweep.load(file), rng)
 
     def sample(self, labelled: PanopticSweep, rng: np.random.Generator) -> PanopticBatch:
         """One sweep, augmented and cut into voxels."""

@@ -53,7 +53,9 @@ class PanopticTarget:
             return None
         try:
             with np.load(file, allow_pickle=False) as data:
-                found = cls(data["class_id"].astype(np.uint8), data["instance_id"].astype(np.uint16))
+                found = cls(
+                    data["class_id"].astype(np.uint8), data["instance_id"].astype(np.uint16)
+                )
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise InputError(f"{file}: expected class_id and instance_id ({error})") from None
         size = (len(frame.sweep),)
@@ -112,9 +114,7 @@ class Objects(NamedTuple):
     labelled: torch.Tensor
 
 
-def objects_of(
-    class_id: torch.Tensor, instance_id: torch.Tensor, base: BaseClasses
-) -> Objects:
+def objects_of(class_id: torch.Tensor, instance_id: torch.Tensor, base: BaseClasses) -> Objects:
     """Labels per voxel as masks; points of a thing without an instance count as not labelled.
 
     Args:

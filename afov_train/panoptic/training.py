@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning
 import numpy as np
@@ -161,5 +160,4 @@ def train_panoptic(
     sweeps = PanopticSweeps(
         files, grid, inputs.inputs, config.augment, config.drop, config.seed, visits
     )
-    stage: Any = PanopticTraining(network, text_bank, base, config)
-    fit(stage, sweeps, folder, "panoptic")
+    fit(PanopticTraining(network, text_bank, base, config), sweeps, folder, "panoptic")

@@ -80,9 +80,7 @@ def check_image_tower(files: ImageTowerFiles, visual: Any, normalise: Any, windo
 class _Graph(Graph):
     """`dense_features` of a vision transformer, window by window."""
 
-    def build(
-        self, visual: Any, mean: Any, std: Any, window: int, size: tuple[int, int]
-    ) -> Any:
+    def build(self, visual: Any, mean: Any, std: Any, window: int, size: tuple[int, int]) -> Any:
         """image (H, W, 3) uint8 RGB to (h, w, E) float32, unit vectors."""
         rows, cols = size
         x = self.node("Cast", "image", to=TensorProto.FLOAT)
@@ -123,7 +121,9 @@ class _Graph(Graph):
         return x if isinstance(visual.ln_pre, torch.nn.Identity) else self.norm(visual.ln_pre, x)
 
     def block(self, block: Any, x: str) -> str:
-        x = self.add_scaled(x, self.attention(block.attn, self.norm(block.ln_1, x), None), block.ls_1)
+        x = self.add_scaled(
+            x, self.attention(block.attn, self.norm(block.ln_1, x), None), block.ls_1
+        )
         return self.add_scaled(x, self.perceptron(block.mlp, self.norm(block.ln_2, x)), block.ls_2)
 
     def projected(self, visual: Any, x: str) -> str:

@@ -96,7 +96,9 @@ def test_the_folder_answers_as_torch_does(
     seen = ImageTower(tower).look(frame.sweep.xyz, images).of_voxels(voxels.inverse, len(voxels))
     assert seen.any() == cameras
     with torch.inference_mode():
-        rows = network.trunk(torch.from_numpy(inputs(frame.sweep, voxels, NETWORK.inputs)), coords, 1)
+        rows = network.trunk(
+            torch.from_numpy(inputs(frame.sweep, voxels, NETWORK.inputs)), coords, 1
+        )
         xyz = torch.from_numpy(frame.sweep.xyz[voxels.representative])
         wanted = network.decoder(rows, torch.from_numpy(seen), xyz)[-1]
     got = student.panoptic.answers(rows.numpy(), seen, xyz.numpy())

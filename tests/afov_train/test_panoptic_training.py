@@ -175,22 +175,21 @@ def panoptic_quality(truth, labels):
 def test_a_sweep_is_learned_by_heart_with_cameras_and_without(
     bank, tower, frames, prepared, tmp_path
 ):
-    base = BaseClasses.of(VOCABULARY, ())
+    base, grid = BaseClasses.of(VOCABULARY, ()), VoxelGrid("cylindrical", (0.25, 2.0, 0.25))
     config = PanopticConfig(
-        steps=80, batch=1, decoder=SMALL, augment=PLAIN,
-        optimizer=OptimizerConfig(learning_rate=4e-3),
+        steps=70, batch=1, augment=PLAIN, optimizer=OptimizerConfig(learning_rate=4e-3)
     )  # fmt: skip
     torch.manual_seed(0)
     network = build_panoptic(NETWORK, bank, base, config)
     train_panoptic(
-        network, prepared[:1], bank, base, NETWORK, GRID, config, tmp_path / "panoptic"
+        network, prepared[:1], bank, base, NETWORK, grid, config, tmp_path / "panoptic"
     )  # fmt: skip
     frame = frames[0]
     files = panoptic_files(
-        network, tower, "single", NAMES, NETWORK.inputs, GRID, frame.sweep, frame.images
+        network, tower, "single", NAMES, NETWORK.inputs, grid, frame.sweep, frame.images
     )
     model = export_student(
-        network.trunk, config=NETWORK, grid=GRID, text_bank=bank, temperature=0.07,
+        network.trunk, config=NETWORK, grid=grid, text_bank=bank, temperature=0.07,
         provenance={}, sweep=frame.sweep, folder=tmp_path / "model", panoptic=files,
     )  # fmt: skip
     student = Student.open(model)
@@ -200,6 +199,7 @@ def test_a_sweep_is_learned_by_heart_with_cameras_and_without(
         assert quality > 0.15
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_model_folder_that_knows_instances(drive, tmp_path, capsys):
     """In two processes; novel classes and all."""
     flags = ["panoptic", "--bag", str(drive), "--runs", str(tmp_path / "runs")]
