@@ -121,7 +121,9 @@ class Evaluation:
         for distance, matrix in self.by_distance.items():
             figures = f"mIoU {100 * mean_iou(matrix):5.1f}  accuracy {100 * accuracy(matrix):5.1f}"
             lines.append(f"student, {distance:>8}  {figures}")
-        return "\n".join([*lines, *_aligned(self.panoptic_rows())])
+        if self.panoptic is not None:
+            lines += ["segments of all points, in %", *_aligned(self.panoptic_rows())]
+        return "\n".join(lines)
 
     def save(self, folder: Path) -> None:
         """metrics.csv, the table; metrics.json, the same with the confusion matrices.

@@ -65,16 +65,16 @@ GRID = VoxelGrid(size=(0.2, 2.0, 0.2))
 TEACH = TeachConfig(agreement=True, keep=0.9, vote=1.1)
 PLAIN = LossConfig(object=0.0, voxel=0.0)
 ALONE = DecoderConfig(fusion=False)
+COMPLETE = "+ voxel loss"
 # The paper's rows, each with all that stands above it.
 LADDER = {
     "baseline": PanopticConfig(decoder=ALONE, head="ensemble", losses=PLAIN),
     "+ fusion": PanopticConfig(head="ensemble", losses=PLAIN),
     "+ single head": PanopticConfig(losses=PLAIN),
     "+ object loss": PanopticConfig(losses=replace(PLAIN, object=LossConfig.object)),
-    "+ voxel loss": PanopticConfig(),
+    COMPLETE: PanopticConfig(),
     "single head + voxel loss alone": PanopticConfig(losses=LossConfig(object=0.0)),
 }
-COMPLETE = "+ voxel loss"
 GROUPS = ("all", "base", "novel", "base things", "base stuff", "novel things", "novel stuff")
 FIGURES = ("PQ", "SQ", "RQ", "PQ-dagger", "mIoU")
 
