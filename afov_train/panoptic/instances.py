@@ -85,7 +85,9 @@ def instances(taught: TaughtSweep, vocabulary: Vocabulary) -> PanopticTarget:
             count += 1
             number[points[inside]] = count
     class_id[things[number[things] == 0]] = 0
-    return PanopticTarget(class_id, number)
+    # Of an object under smaller ones nothing may be left.
+    left = np.unique(np.append(number, np.uint16(0)), return_inverse=True)[1]
+    return PanopticTarget(class_id, left[:-1].astype(np.uint16))
 
 
 def agreed(xyz: np.ndarray, class_id: np.ndarray) -> np.ndarray:

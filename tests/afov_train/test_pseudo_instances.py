@@ -141,6 +141,15 @@ def test_a_car_that_two_cameras_see_in_part_is_one():
     assert groups(found) == {frozenset(range(120)), frozenset(range(120, 170))}
 
 
+def test_instances_are_counted_without_a_gap_though_masks_may_hide_one():
+    xyz = np.concatenate([box(5 + 0.6 * k, 0, 60, (0.5, 0.5, 1.7), k) for k in range(3)])
+    whole, parts = np.arange(180), np.split(np.arange(180), 3)
+    masks = [(0, PEDESTRIAN, whole), *((0, PEDESTRIAN, part) for part in parts)]
+    found = instances(taught(xyz, np.full(180, PEDESTRIAN), masks), VOCABULARY)
+    assert groups(found) == {frozenset(part) for part in parts}
+    assert set(found.instance_id) == {1, 2, 3}
+
+
 def test_stray_points_of_things_stay_unlabelled_and_stuff_has_no_instance():
     xyz = np.concatenate((box(5, 0), [[40, 40, 0], [60, 10, 0], [np.nan] * 3], box(0, 9, seed=1)))
     class_id = np.r_[np.full(123, CAR), np.full(120, ROAD)]
