@@ -17,7 +17,9 @@ from afov.frames import Sweep
 from afov.image_tower import ImageTower
 from afov.inputs import inputs
 from afov.pairing import pair_images
+from afov.sources.nuscenes import NuScenesSource
 from afov.student import Student, at_points
+from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
 from afov_train.export import export_student
@@ -117,11 +119,30 @@ def test_the_folder_answers_as_torch_does(
     assert {"image features", "decoder", "masks"} <= set(labels.seconds)
 
 
+@pytest.mark.parametrize("cameras", [True, False])
+def test_a_real_sweep_goes_through_with_its_images_and_without(
+    shared, folder, cameras, overlapping
+):
+    frame = next(iter(NuScenesSource(shared / "data/nuscenes-one-sample", "v1.0-mini")))
+    labels = Student.open(folder).label(frame.sweep, frame.images if cameras else ())
+    assert len(labels.instance_id) == 34688 and labels.class_id.any()
+    assert np.isfinite(labels.score).all() and np.isfinite(labels.voxel_embedding).all()
+
+
 def test_a_semantic_folder_knows_no_instances(model_folder, frames):
     student = Student.open(model_folder)
     labels = student.label(frames[0].sweep, frames[0].images)
     assert student.panoptic is None and labels.instance_id is None
     assert list(labels.seconds) == ["voxels", "kernel maps", "network", "labels"]
+
+
+def test_a_new_vocabulary_names_the_same_masks(folder, bank, frames, overlapping):
+    student = Student.open(folder)
+    chosen = Vocabulary("two", bank.vocabulary.labelled[:2])
+    other = student.with_text_bank(TextBank(chosen, bank.embeddings[: len(chosen.phrases)]))
+    labels = other.label(frames[0].sweep)
+    assert other.panoptic is student.panoptic
+    assert labels.class_id.any() and labels.class_id.max() <= 2
 
 
 def test_clouds_without_a_single_good_point_have_no_instances(folder, frames):
