@@ -64,13 +64,17 @@ class Truth:
 
     Attributes:
         class_id: (N,) uint8, the source's evaluation classes (`nuscenes16`: 1..16), 0 = ignore.
-        instance_id: (N,) uint16, 0 = none.
+        instance_id: (N,) uint16, 0 = none; no two instances of one class share an id.
         raw: (N,) uint8 or uint16, the data set's own class index (nuScenes lidarseg: 0..31).
+        panoptic_class_id: (N,) uint8, `class_id` as panoptic evaluation counts it: 0 also where
+            the data set gives a point of a thing to no instance, or to several. None where the
+            source has no instances.
     """
 
     class_id: np.ndarray
     instance_id: np.ndarray
     raw: np.ndarray
+    panoptic_class_id: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

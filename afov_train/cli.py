@@ -68,11 +68,14 @@ def evaluate(args: list[str] | None = None) -> int:
     try:
         config = configured(EvalConfig, "afov-eval", sys.argv[1:] if args is None else args)
         sources = open_recordings(config.recording, truth=True)
+        from afov.splits import Split
         from afov.student import Student
         from afov_train.evaluate import evaluate as run
         from afov_train.report import write_report
 
-        result = run(sources, Student.open(config.model))
+        student = Student.open(config.model)
+        split = Split.of(student.vocabulary, config.novel, "--novel") if config.novel else None
+        result = run(sources, student, split=split)
         config.out.mkdir(parents=True, exist_ok=True)
         result.save(config.out)
         print(result)

@@ -233,6 +233,8 @@ class EvalConfig:
     recording: Annotated[Recording, tyro.conf.arg(name="")] = field(default_factory=Recording)
     model: Path = Path("runs/latest/model")
     """The model folder."""
+    novel: tuple[str, ...] = ()
+    """Classes that no label named in training: panoptic quality apart for them."""
     out: Path = Path("evaluation")
     """Where metrics.csv and metrics.json go."""
 

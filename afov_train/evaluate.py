@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,21 @@ from afov.errors import InputError
 from afov.frames import Source
 from afov.metrics import confusion, iou, mean_iou
 from afov.pairing import pair_images
+from afov.panoptic_quality import (
+    NUSCENES_MIN_POINTS,
+    SEMANTICKITTI_MIN_POINTS,
+    PanopticQuality,
+    no_sweeps,
+    panoptic_quality,
+    panoptic_summary,
+    panoptic_table,
+)
+from afov.sources.semantickitti import SemanticKittiSource
+from afov.splits import Split
 from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov_train.config import TeachConfig
+from afov_train.nuscenes_eval import Submission
 from afov_train.progress import track
 from afov_train.taught import class_of_phrase
 from afov_train.teach import look, project
@@ -47,6 +59,8 @@ class Evaluation:
         matrices: confusion (K + 1, K + 1), rows truth, by question: "student, covered", ...
         by_distance: the same for the student, by metres from the sensor: "0-10 m", ...
         worst: the sweeps with the lowest accuracy, worst first.
+        panoptic: segments of all points, where the student and the truth know instances.
+        split: which classes were novel to the student, if any.
     """
 
     vocabulary: Vocabulary
@@ -54,6 +68,8 @@ class Evaluation:
     sweeps: int
     by_distance: dict[str, np.ndarray] = field(default_factory=dict)
     worst: tuple[Judged, ...] = ()
+    panoptic: PanopticQuality | None = None
+    split: Split | None = None
 
     def mean_iou(self, question: str) -> float:
         """Mean over the classes that truth or prediction holds."""
@@ -93,18 +109,27 @@ class Evaluation:
         rows.append(["accuracy", *(f"{100 * self.accuracy(c):.1f}" for c in columns)])
         return rows
 
+    def panoptic_rows(self) -> list[list[str]]:
+        """A table of PQ, SQ, RQ and IoU, per class and group; empty where none was counted."""
+        if self.panoptic is None:
+            return []
+        return panoptic_table(self.panoptic, self.vocabulary, self.split)
+
     def __str__(self) -> str:
-        rows = self.rows()
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+        lines = _aligned(self.rows())
         lines.append(f"IoU in %, {self.sweeps} sweeps")
         for distance, matrix in self.by_distance.items():
             figures = f"mIoU {100 * mean_iou(matrix):5.1f}  accuracy {100 * accuracy(matrix):5.1f}"
             lines.append(f"student, {distance:>8}  {figures}")
+        if self.panoptic is not None:
+            lines += ["segments of all points, in %", *_aligned(self.panoptic_rows())]
         return "\n".join(lines)
 
     def save(self, folder: Path) -> None:
-        """metrics.csv, the table; metrics.json, the same with the confusion matrices."""
+        """metrics.csv, the table; metrics.json, the same with the confusion matrices.
+
+        Where segments were counted also panoptic.csv, and "panoptic" in metrics.json.
+        """
         with (folder / "metrics.csv").open("w", newline="") as stream:
             csv.writer(stream).writerows(self.rows())
         content: dict[str, Any] = {
@@ -114,6 +139,10 @@ class Evaluation:
             }
             for question, matrix in self.matrices.items()
         }
+        if self.panoptic is not None:
+            with (folder / "panoptic.csv").open("w", newline="") as stream:
+                csv.writer(stream).writerows(self.panoptic_rows())
+            content["panoptic"] = panoptic_summary(self.panoptic, self.vocabulary, self.split)
         content["by distance"] = {d: _figures(matrix) for d, matrix in self.by_distance.items()}
         (folder / "metrics.json").write_text(
             json.dumps({"sweeps": self.sweeps, "names": self.vocabulary.names, **content}, indent=1)
@@ -125,14 +154,16 @@ def evaluate(
     student: Student,
     teacher: Teacher | None = None,
     config: TeachConfig | None = None,
-    predictions: Path | None = None,
+    submission: Submission | None = None,
+    split: Split | None = None,
 ) -> Evaluation:
     """The student on all points, on those cameras see and on those they do not; AFI; its teacher.
 
     Args:
         sources: opened with truth.
         teacher: judged on the points that cameras see, with `config`, where there is one.
-        predictions: a folder for `<token>_lidarseg.bin`, (N,) uint8, one per sweep with truth.
+        submission: where the predictions go, one per sweep with truth.
+        split: which classes were novel to the student.
 
     Raises:
         InputError: no frame has truth.
@@ -141,18 +172,22 @@ def evaluate(
     size = len(vocabulary.labelled)
     tally, rings = _Tally(size), _Tally(size)
     worst: list[Judged] = []
-    sweeps = 0
-    if predictions is not None:
-        predictions.mkdir(parents=True, exist_ok=True)
-    for frame in track(chain(*sources), "evaluate", sum(map(len, sources))):
+    sweeps, segments = 0, no_sweeps(size)
+    frames = ((source, frame) for source in sources for frame in source)
+    for source, frame in track(frames, "evaluate", sum(map(len, sources))):
         if frame.truth is None:
             continue
         sweeps += 1
         truth = frame.truth.class_id
         labels = student.label(frame.sweep, frame.images)
         predicted = labels.class_id
-        if predictions is not None:
-            predicted.tofile(predictions / f"{frame.token}_lidarseg.bin")
+        if submission is not None:
+            submission.write(frame.token, labels)
+        if labels.instance_id is not None and frame.truth.panoptic_class_id is not None:
+            segments += panoptic_quality(
+                frame.truth.panoptic_class_id, frame.truth.instance_id,
+                predicted, labels.instance_id, size, least_points(source),
+            )  # fmt: skip
         if teacher is None:
             seen = pair_images(frame.sweep.xyz, frame.images)[1]
         else:
@@ -174,7 +209,22 @@ def evaluate(
     if not sweeps:
         named = ", ".join(source.name for source in sources)
         raise InputError(f"{named}: no frame has ground truth, so nothing can be evaluated")
-    return Evaluation(vocabulary, tally.matrices, sweeps, rings.matrices, tuple(worst))
+    counted = segments if segments.matrix.any() else None
+    return Evaluation(
+        vocabulary, tally.matrices, sweeps, rings.matrices, tuple(worst), counted, split
+    )
+
+
+def least_points(source: Source) -> int:
+    """Points below which a data set's evaluator overlooks a segment; ours is nuScenes'."""
+    kitti = isinstance(source, SemanticKittiSource)
+    return SEMANTICKITTI_MIN_POINTS if kitti else NUSCENES_MIN_POINTS
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Lines of text, the columns to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
 
 
 class _Tally:

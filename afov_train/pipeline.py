@@ -24,7 +24,7 @@ from afov_train.distill import closed_bank, distill
 from afov_train.evaluate import Evaluation, evaluate
 from afov_train.export import export_student
 from afov_train.network.unet import UNet, build_network
-from afov_train.nuscenes_eval import evaluate_officially, predictions_folder
+from afov_train.nuscenes_eval import Submission, evaluate_officially, evaluate_panoptic_officially
 from afov_train.pretrain import pretrain
 from afov_train.ranks import on_first, ranks
 from afov_train.rehearsal import rehearse
@@ -205,18 +205,21 @@ def check_inputs(sources: Sequence[Source], fields: tuple[str, ...]) -> None:
 
 def judge(config: TrainConfig, student: Student, teacher: Teacher, run: Path) -> Evaluation:
     """Our table; and for a split of nuScenes the devkit's own result beside it."""
-    sources, submission = test_sources(config), run / "nuscenes"
+    sources = test_sources(config)
     source, *others = sources
-    official = None
+    official = submission = None
     if isinstance(source, NuScenesSource) and source.official and not others:
         official = source
-    folder = predictions_folder(submission, str(official.split)) if official else None
-    result = evaluate(sources, student, teacher, config.teach, folder)
+        submission = Submission(run / "nuscenes", str(official.split))
+    result = evaluate(sources, student, teacher, config.teach, submission)
     print(result)
     result.save(run)
-    if official:
-        theirs = evaluate_officially(official, submission)
+    if official and submission:
+        theirs = evaluate_officially(official, submission.folder)
         print(f"nuscenes-devkit on {official.split}: mIoU {100 * theirs['miou']:.1f}")
+        if result.panoptic is not None:
+            everything = evaluate_panoptic_officially(official, submission.folder)["all"]
+            print(f"nuscenes-devkit on {official.split}: PQ {100 * everything['PQ']:.1f}")
     return result
 
 

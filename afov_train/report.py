@@ -43,6 +43,8 @@ def write_report(run: Path, evaluation: Evaluation | None = None) -> Path:
     if metrics.exists():
         found = json.loads(metrics.read_text())
         parts += ["<h2>evaluation</h2>", _table(run / "metrics.csv")]
+        if (run / "panoptic.csv").exists():
+            parts += ["<h3>segments</h3>", _table(run / "panoptic.csv")]
         names, matrix = found["names"][1:], np.array(found["student, all"]["confusion"])
         parts += [
             _figure(_bars(names, matrix), "IoU per class"),

@@ -336,4 +336,7 @@ def _truth(message: Any, count: int) -> Truth | None:
     if len(points) != count or "class_id" not in (points.dtype.names or ()):
         raise InputError(f"truth cloud: {len(points)} points for {count} of the sweep")
     raw = points["class_id"].astype(np.uint8)
-    return Truth(RAW_TO_16[np.minimum(raw, 31)], points["instance_id"].astype(np.uint16), raw)
+    class_id = RAW_TO_16[np.minimum(raw, 31)]
+    if "instance_id" not in (points.dtype.names or ()):
+        return Truth(class_id, np.zeros(count, np.uint16), raw)
+    return Truth(class_id, points["instance_id"].astype(np.uint16), raw, class_id)

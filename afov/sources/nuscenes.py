@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -169,14 +170,37 @@ class NuScenesSource:
         token = record["token"]
         file = self.root / self.nusc.get("lidarseg", token)["filename"]
         raw = np.fromfile(file, np.uint8)
-        instance = np.zeros(count, np.uint16)
-        if hasattr(self.nusc, "panoptic"):
-            panoptic = self.root / self.nusc.get("panoptic", token)["filename"]
-            with np.load(panoptic, allow_pickle=False) as data:
-                instance = (data["data"] % 1000).astype(np.uint16)
-        if len(raw) != count or len(instance) != count or raw.max(initial=0) > 31:
+        if len(raw) != count or raw.max(initial=0) > 31:
             raise InputError(f"{file}: {len(raw)} labels for {count} points, expected 0 to 31 each")
-        return Truth(RAW_TO_16[raw], instance, raw)
+        if not hasattr(self.nusc, "panoptic"):
+            return Truth(RAW_TO_16[raw], np.zeros(count, np.uint16), raw)
+        both = read_panoptic(self.root / self.nusc.get("panoptic", token)["filename"], count)
+        # The whole number tells instances apart: the last three digits alone need not, where
+        # several categories are one class (adults, children).
+        instance = np.where(both % 1000 > 0, both, 0).astype(np.uint16)
+        return Truth(RAW_TO_16[raw], instance, raw, RAW_TO_16[both // 1000])
+
+
+def read_panoptic(file: Path, points: int) -> np.ndarray:
+    """(N,) uint16 of a panoptic `.npz`: 1000 x category + instance, 0 = counts for nothing.
+
+    Points of things in no box, or in several, are 0 here, while lidarseg knows their category.
+
+    Raises:
+        InputError: not such a file, or not of as many points.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            both = np.asarray(data["data"])
+    except (OSError, ValueError, KeyError, BadZipFile):
+        raise InputError(f"{file}: expected an .npz with one array 'data'") from None
+    fits = both.shape == (points,) and both.dtype.kind in "ui"
+    if not fits or (points and not 0 <= int(both.min()) <= int(both.max()) < 32_000):
+        raise InputError(
+            f"{file}: {both.dtype} of shape {both.shape}, expected {points} numbers "
+            "1000 x category + instance, categories 0 to 31"
+        )
+    return both.astype(np.uint16)
 
 
 def _matrix(record: Any) -> np.ndarray:

@@ -161,7 +161,7 @@ def read_labels(file: Path, points: int) -> Truth:
     both = raw.view(np.uint32)
     label = (both & 0xFFFF).astype(np.uint16)
     class_id = np.append(TO_19, np.uint8(0))[np.minimum(label, len(TO_19))]
-    return Truth(class_id, (both >> 16).astype(np.uint16), label)
+    return Truth(class_id, (both >> 16).astype(np.uint16), label, class_id)
 
 
 def read_calibration(file: Path) -> dict[str, np.ndarray]:

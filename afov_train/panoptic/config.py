@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from afov.voxels import VoxelGrid
-from afov_train.config import OptimizerConfig, Recording, TrainingConfig
+from afov_train.config import OptimizerConfig, Recording, TeachConfig, TrainingConfig
 from afov_train.network.config import NetworkConfig
 from afov_train.teachers.config import TeacherConfig
 
@@ -88,6 +88,11 @@ class PanopticTrainConfig:
     labels: Path | None = None
     """Folder with TOKEN.npz per frame (class_id and instance_id, one per point), such as
     pseudo-instances; the recording's truth where none is named."""
+    pseudo: bool = False
+    """Learn from pseudo-instances, without a label: the teacher's segments, projected and cleaned
+    by density clusters."""
+    teach: TeachConfig = field(default_factory=TeachConfig)
+    """How pseudo-instances get their classes."""
     base: tuple[str, ...] = ()
     """Classes whose labels are used; all of the vocabulary where none is named. No loss sees a
     label of any other."""

@@ -6,18 +6,21 @@ from pathlib import Path
 
 import torch
 
+from afov.errors import InputError
 from afov.image_tower import ImageTower
 from afov.vocabulary import Vocabulary
 from afov_train.config import open_recordings
 from afov_train.export import export_student
 from afov_train.panoptic.config import PanopticTrainConfig
 from afov_train.panoptic.export import panoptic_files
+from afov_train.panoptic.instances import pseudo_labels
 from afov_train.panoptic.sweeps import prepare
 from afov_train.panoptic.targets import BaseClasses
 from afov_train.panoptic.training import build_panoptic, train_panoptic
 from afov_train.pipeline import check_inputs, load_trunk, names
 from afov_train.ranks import on_first, ranks
 from afov_train.run_folder import open_run, versions
+from afov_train.teachers import build_teacher
 from afov_train.teachers.image_onnx import image_tower
 from afov_train.teachers.open_clip_teacher import OpenClipTeacher
 from afov_train.teachers.text_onnx import text_tower
@@ -32,7 +35,9 @@ def panoptic(config: PanopticTrainConfig) -> Path:
     Raises:
         InputError: no labels of the base classes, no image tower, or an export that disagrees.
     """
-    sources = open_recordings(config.recording, truth=config.labels is None)
+    if config.pseudo and config.labels is not None:
+        raise InputError(f"--labels {config.labels}: --pseudo makes its own; name one of the two")
+    sources = open_recordings(config.recording, truth=config.labels is None and not config.pseudo)
     vocabulary = Vocabulary.load(config.vocabulary)
     base = BaseClasses.of(vocabulary, config.base)
     check_inputs(sources, config.network.inputs)
@@ -42,11 +47,20 @@ def panoptic(config: PanopticTrainConfig) -> Path:
     tower = image_tower(config.teacher, training.windows)
     bank = OpenClipTeacher(config.teacher, vocabulary).text_bank
     eyes = ImageTower(tower)
+    labels: list[Path | None] = [config.labels] * len(sources)
+    if config.pseudo:
+        teacher = build_teacher(config.teacher, vocabulary, run / "teacher")
+        labels = on_first(
+            lambda: [
+                pseudo_labels(source, teacher, config.teach, run / f"pseudo/{i}")
+                for i, source in enumerate(sources)
+            ]
+        )
     prepared = on_first(
         lambda: [
             file
-            for source in sources
-            for file in prepare(source, eyes, base.ids, config.labels, run / "sweeps")
+            for source, folder in zip(sources, labels, strict=True)
+            for file in prepare(source, eyes, base.ids, folder, run / "sweeps")
         ]
     )
     torch.manual_seed(training.seed)

@@ -116,7 +116,8 @@ def _join(sectors: list[Returns], lidar_from_street: np.ndarray, stamp: int) -> 
     columns = (*xyz.T, joined("intensity"), joined("ring"), joined("time"))
     points = np.stack(columns, 1)[order].astype(np.float32)
     raw = joined("raw")[order]
-    truth = Truth(RAW_TO_16[raw], joined("instance")[order], raw)
+    class_id = RAW_TO_16[raw]
+    truth = Truth(class_id, joined("instance")[order], raw, class_id)
     return Sweep(points, FIELDS, stamp, "lidar_top"), truth
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
+from nuscenes.eval.panoptic.panoptic_seg_evaluator import PanopticEval
 from PIL import Image
 
 from afov.errors import InputError
 from afov.pairing import pair
+from afov.panoptic_quality import SEMANTICKITTI_MIN_POINTS, panoptic_quality
 from afov.sources.semantickitti import TO_19, SemanticKittiSource, read_labels, read_sweep
 from afov.vocabulary import Vocabulary
 
@@ -106,6 +110,25 @@ def test_the_real_frame(shared):
     assert (truth.class_id[truth.raw == 252] == 1).all()
     road = truth.class_id == 9
     assert road.mean() > 0.05 and np.median(points[road, 2]) < -1.4
+
+
+def test_instances_of_the_real_frame_are_what_the_official_evaluator_reads(shared):
+    file = shared / "data/semantickitti-one-frame/000000.label"
+    truth = read_labels(file, 123_389)
+    words = struct.unpack("<123389I", file.read_bytes())
+    assert truth.instance_id.tolist() == [w >> 16 for w in words]
+    cars = truth.instance_id[truth.class_id == 1]
+    assert np.unique(cars).tolist() == [1, 2, 3, 194, 195, 196, 198]
+
+    rng = np.random.default_rng(0)
+    said = np.where(rng.random(len(words)) < 0.2, 15, truth.class_id)
+    number = np.where(rng.random(len(words)) < 0.2, 0, truth.instance_id)
+    columns = (truth.panoptic_class_id, truth.instance_id, said, number)
+    judge = PanopticEval(20, ignore=[0], offset=100_000, min_points=SEMANTICKITTI_MIN_POINTS)
+    judge.addBatch(said, number, *(c.astype(int) for c in columns[:2]))
+    quality = panoptic_quality(*columns, 19, SEMANTICKITTI_MIN_POINTS)
+    assert np.nan_to_num(quality.pq) == pytest.approx(judge.getPQ()[3][1:], abs=1e-9)
+    assert np.nan_to_num(quality.iou) == pytest.approx(judge.getSemIoU()[1][1:], abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from mcap.reader import make_reader
 from mcap.writer import Writer
 
 from afov.frames import Sweep
+from afov.sources.nuscenes import NuScenesSource
+from afov.student import Labels
 from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
@@ -18,6 +20,7 @@ from afov_train.network.unet import build_network
 from afov_train.simulation.config import SimConfig
 from afov_train.simulation.drive import simulate
 from afov_train.simulation.write_mcap import write_mcap
+from afov_train.simulation.write_nuscenes import write_nuscenes
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +36,26 @@ def drive(frames, tmp_path_factory):
     file = tmp_path_factory.mktemp("drive") / "drive.mcap"
     write_mcap(frames, file)
     return file
+
+
+@pytest.fixture(scope="session")
+def tree(frames, tmp_path_factory):
+    """The same as a nuScenes tree of two scenes."""
+    root = tmp_path_factory.mktemp("tree") / "nuscenes"
+    write_nuscenes(frames, root, per_scene=2, rate=1.0)
+    return root
+
+
+def open_tree(root, **options):
+    """The split of both scenes, with truth."""
+    return NuScenesSource(root, "v1.0-mini", "mini_val", truth=True, **options)
+
+
+def labels_of(class_id, instance_id=None):
+    """Labels as a student gives them, of which only classes and instances matter."""
+    nothing = np.zeros((0, 4), np.float32)
+    inverse = np.full(len(class_id), -1)
+    return Labels(class_id, np.ones(len(class_id)), nothing, inverse, {}, instance_id)
 
 
 def copied(source, target, keep=lambda topic, data: data, profile="ros2"):

@@ -20,6 +20,7 @@ def test_frames_come_back_as_they_were_made(frames, drive):
         assert np.allclose(read.world_from_lidar, made.world_from_lidar, atol=1e-9)
         assert np.array_equal(read.truth.raw, made.truth.raw)
         assert np.array_equal(read.truth.instance_id, made.truth.instance_id)
+        assert np.array_equal(read.truth.panoptic_class_id, made.truth.class_id)
         by_name = {i.name: i for i in made.images}
         assert {i.name for i in read.images} == set(by_name)
         for image in read.images:

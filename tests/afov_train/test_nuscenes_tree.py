@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,22 +15,15 @@ from afov.sources.bags import BagSource
 from afov.sources.nuscenes import NuScenesSource
 from afov.sources.nuscenes_classes import RAW_TO_16
 from afov.sources.nuscenes_splits import with_papers_splits
-from afov_train.nuscenes_eval import evaluate_officially, predictions_folder
+from afov_train.nuscenes_eval import (
+    Submission,
+    evaluate_officially,
+)
 from afov_train.simulation.config import SimConfig
 from afov_train.simulation.drive import simulate
 from afov_train.simulation.write_foxglove import write_foxglove
 from afov_train.simulation.write_nuscenes import write_nuscenes
-
-
-@pytest.fixture(scope="module")
-def tree(frames, tmp_path_factory):
-    root = tmp_path_factory.mktemp("tree") / "nuscenes"
-    write_nuscenes(frames, root, per_scene=2, rate=1.0)
-    return root
-
-
-def open_tree(root, **options):
-    return NuScenesSource(root, "v1.0-mini", "mini_val", truth=True, **options)
+from tests.afov_train.conftest import labels_of, open_tree
 
 
 def test_three_formats_hold_the_same_frames(frames, drive, tree, tmp_path):
@@ -47,8 +41,11 @@ def assert_same(one, other):
     assert np.array_equal(one.sweep.points[:, columns], other.sweep.points)
     assert one.sweep.stamp == other.sweep.stamp
     assert np.allclose(one.world_from_lidar, other.world_from_lidar, atol=1e-6)
-    for name in ("class_id", "instance_id", "raw"):
+    for name in ("class_id", "raw", "panoptic_class_id"):
         assert np.array_equal(getattr(one.truth, name), getattr(other.truth, name))
+    # Of nuScenes' panoptic numbers the last three digits are the street's own.
+    assert np.array_equal(one.truth.instance_id % 1000, other.truth.instance_id % 1000)
+    assert np.array_equal(one.truth.instance_id > 0, other.truth.instance_id > 0)
     by_name = {i.name: i for i in one.images}
     assert set(by_name) == {i.name for i in other.images} and len(by_name) == 6
     for image in other.images:
@@ -90,13 +87,12 @@ def test_the_devkits_evaluation_agrees_with_ours(frames, tmp_path, buses):
     world = frames if buses else [without_buses(f) for f in frames]
     write_nuscenes(world, tmp_path / "t", per_scene=2, rate=1.0)
     source, rng, matrix = open_tree(tmp_path / "t"), np.random.default_rng(0), 0
-    folder = predictions_folder(tmp_path, "mini_val")
-    folder.mkdir(parents=True)
+    submission = Submission(tmp_path, "mini_val")
     for frame in source:
         predicted = corrupted(frame.truth.class_id, rng)
         if not buses:
             predicted[predicted == 3] = 15
-        predicted.tofile(folder / f"{frame.token}_lidarseg.bin")
+        submission.write(frame.token, labels_of(predicted))
         matrix = matrix + confusion(frame.truth.class_id, predicted, 16)
     assert np.isnan(iou(matrix)).sum() == (0 if buses else 1)
     theirs = evaluate_officially(source, tmp_path)
@@ -108,7 +104,7 @@ def test_the_devkits_evaluation_agrees_with_ours(frames, tmp_path, buses):
 
 def test_what_the_devkit_refuses_is_said_in_one_line(tree, frames, tmp_path):
     source = open_tree(tree)
-    predictions_folder(tmp_path, "mini_val").mkdir(parents=True)
+    Submission(tmp_path, "mini_val").lidarseg.mkdir(parents=True)
     with pytest.raises(InputError, match=r"prediction \.bin file .* does not exist"):
         evaluate_officially(source, tmp_path)
     small = tmp_path / "one"
@@ -128,8 +124,6 @@ def test_labels_that_do_not_fit_their_sweep_name_the_file(frames, tmp_path):
 
 
 def test_training_never_reads_the_trees_truth(tree, tmp_path):
-    import shutil
-
     blind = tmp_path / "blind"
     shutil.copytree(tree, blind)
     for file in (*(blind / "lidarseg").rglob("*.bin"), *(blind / "panoptic").rglob("*.npz")):

@@ -1,0 +1,59 @@
+"""Base and novel classes."""
+
+from __future__ import annotations
+
+import pytest
+
+from afov.errors import InputError
+from afov.splits import NOVEL, Split
+from afov.vocabulary import Vocabulary
+
+NUSCENES = Vocabulary.load("nuscenes16")
+KITTI = Vocabulary.load("semantickitti19")
+
+
+@pytest.mark.parametrize(("vocabulary", "novel"), [(NUSCENES, 4), (NUSCENES, 5), (KITTI, 5)])
+def test_random_splits_hold_things_and_stuff_on_both_sides(vocabulary, novel):
+    things = {c.name for c in vocabulary.labelled if c.thing}
+    drawn = [Split.random(vocabulary, novel, seed) for seed in range(50)]
+    for split in drawn:
+        assert len(split.novel) == novel and set(split.base).isdisjoint(split.novel)
+        assert sorted((*split.base, *split.novel)) == sorted(vocabulary.names[1:])
+        for side in (split.base, split.novel):
+            assert 0 < len(things.intersection(side)) < len(side)
+    assert drawn[3] == Split.random(vocabulary, novel, 3)
+    assert {name for s in drawn for name in s.novel} == set(vocabulary.names[1:])
+    assert len({s.novel for s in drawn}) > 40
+
+
+@pytest.mark.parametrize("name", NOVEL)
+def test_named_lists_have_the_sizes_in_their_names(name):
+    vocabulary = NUSCENES if name.startswith("nuscenes") else KITTI
+    split = Split.named(vocabulary, name)
+    assert name.endswith(f"b{len(split.base)}n{len(split.novel)}")
+
+
+def test_novel_classes_by_id():
+    split = Split.of(NUSCENES, ("vegetation", "barrier"))
+    assert split.novel == ("barrier", "vegetation")  # the vocabulary's order
+    novel = split.is_novel(NUSCENES)
+    assert novel.shape == (17,) and novel.nonzero()[0].tolist() == [1, 16]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Split.of(NUSCENES, ("pedestrain",)), "no class 'pedestrain'; .* 'pedestrian'?"),
+        (lambda: Split.of(NUSCENES, ("sky",)), "nuscenes16 has no class 'sky'"),
+        (lambda: Split.of(NUSCENES, ()), "16 base and 0 novel classes"),
+        (lambda: Split.of(NUSCENES, NUSCENES.names[1:]), "0 base and 16 novel"),
+        (lambda: Split.named(NUSCENES, "nuscenes-b12n5"), "did you mean 'nuscenes-b12n4'?"),
+        (lambda: Split.named(KITTI, "nuscenes-b12n4"), "semantickitti19 has no class 'bus'"),
+        (lambda: Split.random(NUSCENES, 1, 0), "things and stuff on both sides"),
+        (lambda: Split.random(NUSCENES, 15, 0), "things and stuff on both sides"),
+        (lambda: Split.random(Vocabulary.of_phrases(["a", "b", "c", "d"]), 2, 0), "(0 things)"),
+    ],
+)
+def test_a_wrong_split_is_explained(make, said):
+    with pytest.raises(InputError, match=said.replace("(0", r"\(0").replace("s)", r"s\)")):
+        make()
