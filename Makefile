@@ -56,7 +56,7 @@ lint: $(ROS_INSTALLED)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: $(ROS_INSTALLED)
 	$(BIN)/python -m afov_train.demo --out demo
