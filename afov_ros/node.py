@@ -261,11 +261,11 @@ def main(args: list[str] | None = None) -> int:
     try:
         if node.get_parameter("autostart").value:
             node.start()
-        # SIGTERM, and SIGINT where a script started this in the background, end the context alone:
-        # then spin returns, and would again.
+        # SIGTERM, and SIGINT where a script started this in the background, end the context alone.
+        # Should the wait miss that, it is looked at every second.
         while rclpy.ok():
             try:
-                executor.spin()
+                executor.spin_once(timeout_sec=1.0)
             except (KeyboardInterrupt, ExternalShutdownException):
                 break
             except Exception as error:
