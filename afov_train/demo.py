@@ -39,7 +39,7 @@ class Demo:
     test_streets: int = 6
     """Streets of the test drive; none is in the first."""
     test_frames: int = 4
-    steps: int = 570
+    steps: int = 450
     """Optimizer steps of the distillation."""
     seed: int = 1
 
