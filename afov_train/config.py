@@ -166,6 +166,9 @@ class DistillConfig(TrainingConfig):
     output per class, as published."""
     tmp: float = 0.0
     """Weight of TMP's own losses beside, which keep the CLIP space alive (open head)."""
+    absorbed: float = 0.0
+    """Weight of the likeness to the image where an absorber's segment leaves points unlabelled, so
+    that phrases outside the classes find them (open head)."""
     class_weight: Literal["none", "sqrt"] = "sqrt"
     """"sqrt": cross-entropy weighted by 1 / sqrt(class share), so that rare classes survive."""
 
@@ -186,6 +189,9 @@ class TrainConfig:
     teach: TeachConfig = field(default_factory=TeachConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    rounds: int = 1
+    """From the second round on, the last round's student has a say in the labels; then a fresh one
+    learns from them."""
     runs: Path = Path("runs")
     """Each run gets a time-stamped folder here; `latest` points to the newest."""
     run: Path | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ from afov.inputs import inputs
 from afov.sources.bags import TRUTH, BagSource
 from afov.sources.nuscenes import NuScenesSource
 from afov.student import Student
+from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
 from afov_train.config import FinetuneConfig, Recording, TrainConfig, open_recordings
@@ -69,37 +72,30 @@ def train(config: TrainConfig) -> Path:
     on_first(lambda: rehearse(config, sources, teacher, run))
     if config.until == "rehearse":
         return run
-    taught = on_first(
-        lambda: [f for s in sources for f in teach(s, teacher, config.teach, run / "teach")]
-    )
+    taught = teach_all(config, sources, teacher, run)
     if config.until == "teach":
         return run
     bank = teacher.text_bank
     torch.manual_seed(config.distill.seed)
     network = build_network(config.network, bank.embeddings.shape[1])
-    data = taught, bank, config.network, config.grid
+    shape = config.network, config.grid
     if config.pretrain.wanted:
-        pretrain(network, *data, config.pretrain, run / "pretrain")
+        pretrain(network, taught, bank, *shape, config.pretrain, run / "pretrain")
     if config.until == "pretrain":
         return run
     if config.distill.head == "closed":
         bank = closed_bank(vocabulary)
         network.with_head(bank.embeddings.shape[1])
-    distill(network, taught, bank, config.network, config.grid, config.distill, run / "distill")
+    for number in range(1, config.rounds):
+        student, folder = deepcopy(network), run / f"distill-{number}"
+        distill(student, taught, bank, *shape, config.distill, folder)
+        data = student, bank, taught, folder / "model"
+        model = on_first(partial(export, config, sources, teacher, *data))
+        taught = teach_all(config, sources, teacher, run, model)
+    distill(network, taught, bank, *shape, config.distill, run / "distill")
     if config.until == "distill" or ranks()[0] > 0:
         return run
-    model = export_student(
-        network,
-        config=config.network,
-        grid=config.grid,
-        text_bank=bank,
-        temperature=config.distill.temperature,
-        provenance={"recording": names(sources), "teacher": teacher.key, **versions()},
-        sweep=TaughtSweep.load(taught[0]).sweep,
-        folder=run / "model",
-        text_tower=text_tower(config.teacher) if config.distill.head != "closed" else None,
-        others=spread(taught),
-    )
+    model = export(config, sources, teacher, network, bank, taught, run / "model")
     evaluation = None
     try:
         evaluation = judge(config, Student.open(model), teacher, run)
@@ -108,6 +104,51 @@ def train(config: TrainConfig) -> Path:
     print(f"report: {write_report(run, evaluation)}")
     print(f"model folder: {model}")
     return run
+
+
+def teach_all(
+    config: TrainConfig,
+    sources: Sequence[Source],
+    teacher: Teacher,
+    run: Path,
+    model: Path | None = None,
+) -> list[Path]:
+    """Pseudo-labels of all recordings; from the second round on a student has a say in them.
+
+    Args:
+        model: folder of the last round's student.
+    """
+
+    def work() -> list[Path]:
+        student = None if model is None else Student.open(model)
+        folder = run / "teach"
+        return [f for s in sources for f in teach(s, teacher, config.teach, folder, student)]
+
+    return on_first(work)
+
+
+def export(
+    config: TrainConfig,
+    sources: Sequence[Source],
+    teacher: Teacher,
+    network: UNet,
+    bank: TextBank,
+    taught: Sequence[Path],
+    folder: Path,
+) -> Path:
+    """The model folder of a distilled student."""
+    return export_student(
+        network,
+        config=config.network,
+        grid=config.grid,
+        text_bank=bank,
+        temperature=config.distill.temperature,
+        provenance={"recording": names(sources), "teacher": teacher.key, **versions()},
+        sweep=TaughtSweep.load(taught[0]).sweep,
+        folder=folder,
+        text_tower=text_tower(config.teacher) if config.distill.head != "closed" else None,
+        others=spread(taught),
+    )
 
 
 def finetune(config: FinetuneConfig) -> Path:

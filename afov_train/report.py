@@ -35,7 +35,8 @@ def write_report(run: Path, evaluation: Evaluation | None = None) -> Path:
         `report.html` in the run folder.
     """
     parts = [f"<h1>{html.escape(run.resolve().name)}</h1>"]
-    for stage in ("pretrain", "distill", "finetune"):
+    earlier = sorted(f.name for f in run.glob("distill-*"))  # rounds before the last
+    for stage in ("pretrain", *earlier, "distill", "finetune"):
         losses = read_losses(run / stage)
         if losses:
             parts += [f"<h2>{stage}</h2>", _figure(_curves(losses), f"losses of {stage}")]

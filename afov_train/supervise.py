@@ -14,7 +14,7 @@ from afov.frames import Frame, Source
 from afov.sources.nuscenes import NuScenesSource
 from afov.vocabulary import Vocabulary
 from afov_train.progress import track
-from afov_train.taught import NO_PHRASE, UNKNOWN_POSE, TaughtSweep
+from afov_train.taught import UNKNOWN_POSE, TaughtSweep, first_phrases
 
 
 def supervised_sweeps(
@@ -52,14 +52,10 @@ def supervised_sweeps(
 def labelled(frame: Frame, vocabulary: Vocabulary) -> TaughtSweep:
     """A frame whose points carry the first phrase of their true class; no superpoints."""
     assert frame.truth is not None
-    owner = vocabulary.phrase_class_id
-    first = np.full(len(vocabulary.labelled) + 1, NO_PHRASE, np.int32)
-    for class_id in range(1, len(first)):
-        first[class_id] = np.flatnonzero(owner == class_id)[0]
     return TaughtSweep(
         frame.token,
         frame.sweep,
-        first[frame.truth.class_id],
+        first_phrases(vocabulary)[frame.truth.class_id],
         np.ones(len(frame.sweep), np.float32),
         np.ones(len(frame.sweep), bool),
         np.zeros((0, 5), np.int32),

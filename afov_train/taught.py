@@ -80,3 +80,10 @@ _ARRAYS = (
 def class_of_phrase(phrase: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """(N,) uint8: the class of each phrase; 0 for none (-1) and for absorbers."""
     return np.append(vocabulary.phrase_class_id, np.uint8(0))[phrase]
+
+
+def first_phrases(vocabulary: Vocabulary) -> np.ndarray:
+    """(K + 1,) int32: a phrase for a class that is known without one; none (-1) for 0."""
+    owner, classes = vocabulary.phrase_class_id, range(1, len(vocabulary.labelled) + 1)
+    first = [np.flatnonzero(owner == class_id)[0] for class_id in classes]
+    return np.array([NO_PHRASE, *first], np.int32)

@@ -14,9 +14,11 @@ import numpy as np
 from afov.errors import InputError
 from afov.frames import Frame, Source
 from afov.pairing import Pairs, carry, pair_images, transfer
+from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov_train.config import TeachConfig
 from afov_train.progress import track
+from afov_train.rounds import join_all
 from afov_train.settle import settle, settle_all
 from afov_train.taught import NO_PHRASE, UNKNOWN_POSE, TaughtSweep, class_of_phrase
 from afov_train.teachers.segments import Segments, Teacher
@@ -128,22 +130,34 @@ def look(teacher: Teacher, frame: Frame) -> list[Segments]:
         )
 
 
-def teach(source: Source, teacher: Teacher, config: TeachConfig, folder: Path) -> list[Path]:
+def teach(
+    source: Source,
+    teacher: Teacher,
+    config: TeachConfig,
+    folder: Path,
+    student: Student | None = None,
+) -> list[Path]:
     """Pseudo-labels for every frame of a recording, one file each.
 
     What an earlier run with the same teacher and settings has already written is kept.
+
+    Args:
+        student: of an earlier round, whose answers join the teacher's.
 
     Raises:
         InputError: the recording yields no frame, or no camera sees any point.
     """
     vocabulary = teacher.text_bank.vocabulary
-    if not config.vote and not config.objects and config.keep >= 1:
+    if student is None and not config.vote and not config.objects and config.keep >= 1:
         files = _each(source, teacher, config, folder, settled=True)
     else:
         # What the images say does not depend on how it is settled, and is kept apart.
         alone = replace(config, vote=0.0, keep=1.0, objects=False, reach=0.0)
         files = _each(source, teacher, alone, folder / "projected", settled=False)
         settled = folder / _key(source, teacher, config)
+        if student is not None:
+            files = join_all(files, student, folder / "joined")
+            settled = folder / f"{settled.name}-{files[0].parent.name}"
         files = settle_all(files, config, vocabulary, settled)
     _report(source, files)
     return files

@@ -1,12 +1,13 @@
 """What each part of the method is worth, on simulated drives whose test streets are others.
 
-    python benchmarks/ablation.py [--out DIR] [--seeds 3] [--steps 150]
+    python benchmarks/ablation.py [--out DIR] [--seeds 3] [--steps 225]
 
 The teacher looks at images at about a third of their size, so that it errs as the paper's
 teachers do on nuScenes (mIoU 40 to 60 on the points that cameras see); voxels are twice as large as
-usual, so that three seeds take an hour on two cores. Each row is trained once per seed; mean and
-spread of mIoU and accuracy over all points of the test drive go to ablation.csv (with every class's
-IoU) and, as a x
+usual. The ladder from plain distillation to full supervision comes first, for every seed, then the
+other rows. Each is trained once per seed; what is measured goes at once to ablation.csv (mIoU and
+accuracy over all points of the test drive, IoU of every class), which a second call goes on from,
+and as a table of means and spreads to ablation.md.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import csv
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ from afov_train.supervise import supervised_sweeps  # noqa: E402
 from afov_train.taught import NO_PHRASE, TaughtSweep, class_of_phrase  # noqa: E402
 from afov_train.teach import look, project, teach  # noqa: E402
 from afov_train.teachers import build_teacher  # noqa: E402
+from afov_train.teachers.segments import Teacher  # noqa: E402
 
 USUAL = TrainConfig()
 CONFIG = replace(
@@ -59,6 +62,7 @@ CONFIG = replace(
     grid=VoxelGrid(size=(0.2, 2.0, 0.2)),
 )
 CLASSES = 16
+CORRECTED = "truth where all six label"
 PAPER = TeachConfig(occlusion=False, agreement=False, keep=1.0, vote=0.0, reach=0.0)
 SWITCHES: dict[str, dict[str, Any]] = {
     "occlusion test": {"occlusion": True},
@@ -68,6 +72,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "things with one voice": {"objects": True},
     "reach past the cameras": {"reach": 2.0},
 }
+ALL = {name: value for change in SWITCHES.values() for name, value in change.items()}
 
 
 @dataclass
@@ -76,11 +81,21 @@ class Bench:
 
     out: Path
     steps: int
-    vocabulary: Vocabulary
-    bank: TextBank
+    teacher: Teacher
+    drive: BagSource
     taught: dict[str, list[Path]]
     test: list[Frame]
     rows: dict[tuple[str, int], list[float]]
+
+    @property
+    def bank(self) -> TextBank:
+        """Of the teacher."""
+        return self.teacher.text_bank
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The classes."""
+        return self.bank.vocabulary
 
     def record(self, row: str, seed: int, matrix: np.ndarray) -> None:
         """Keeps a result at once: mIoU, accuracy, IoU of every class, all in percent."""
@@ -92,15 +107,18 @@ class Bench:
             writer.writerows((r, s, *figures) for (r, s), figures in self.rows.items())
         print(f"{row:48s} seed {seed}  mIoU {self.rows[row, seed][0]:.1f}", flush=True)
 
-    def judge(self, network: UNet, bank: TextBank, seed: int, rows: dict[Mode, str]) -> None:
-        """Exports, labels the test drive, counts."""
-        sweep = self.test[0].sweep
+    def student(self, network: UNet, bank: TextBank) -> Student:
+        """The network as a vehicle has it."""
         folder = self.out / "model"
         export_student(
-            network, config=CONFIG.network, grid=CONFIG.grid, text_bank=bank, sweep=sweep,
-            temperature=CONFIG.distill.temperature, provenance={}, folder=folder,
+            network, config=CONFIG.network, grid=CONFIG.grid, text_bank=bank,
+            sweep=self.test[0].sweep, temperature=CONFIG.distill.temperature, provenance={},
+            folder=folder,
         )  # fmt: skip
-        student = Student.open(folder)
+        return Student.open(folder)
+
+    def judge(self, student: Student, seed: int, rows: dict[Mode, str]) -> None:
+        """Labels the test drive, counts."""
         for mode, row in rows.items():
             matrix = np.zeros((CLASSES + 1, CLASSES + 1), np.int64)
             for frame in self.test:
@@ -122,10 +140,7 @@ def prepare(out: Path, steps: int) -> Bench:
     vocabulary = Vocabulary.load("nuscenes16")
     teacher = build_teacher(CONFIG.teacher, vocabulary, out / "teacher")
     drive = BagSource(out / "train.mcap")
-    every: dict[str, Any] = {}
-    for change in SWITCHES.values():
-        every.update(change)
-    ways: dict[str, dict[str, Any]] = {"paper": {}, "all": every, **SWITCHES}
+    ways: dict[str, dict[str, Any]] = {"paper": {}, "all": ALL, **SWITCHES}
     taught = {
         name: teach(drive, teacher, replace(PAPER, **change), out / "teach")
         for name, change in ways.items()
@@ -133,14 +148,14 @@ def prepare(out: Path, steps: int) -> Bench:
     truth = BagSource(out / "train.mcap", truth=True)
     taught["truth"] = supervised_sweeps(truth, vocabulary, 1.0, out / "truth")
     taught["a twentieth"] = taught["truth"][::20]
-    taught["truth where all six label"] = _without_errors(taught, vocabulary, out / "corrected")
+    taught[CORRECTED] = _without_errors(taught, vocabulary, out / "corrected")
     test = list(BagSource(out / "test.mcap", truth=True))
-    bench = Bench(out, steps, vocabulary, teacher.text_bank, taught, test, {})
+    bench = Bench(out, steps, teacher, drive, taught, test, {})
     if (out / "ablation.csv").exists():
         for row in csv.reader((out / "ablation.csv").open()):
             if row[0] != "row":
                 bench.rows[row[0], int(row[1])] = [float(f) for f in row[2:]]
-    _pseudo_labels(bench, truth)
+    pseudo_labels(bench)
     if ("teacher, points that cameras see", 0) not in bench.rows:
         matrix = np.zeros((CLASSES + 1, CLASSES + 1), np.int64)
         for frame in test:
@@ -166,18 +181,18 @@ def _without_errors(
     return files
 
 
-def _pseudo_labels(bench: Bench, truth: BagSource) -> None:
+def pseudo_labels(bench: Bench) -> None:
     """How good the labels themselves are, on the points that have one: labels.md."""
-    true = {frame.sweep.stamp: frame.truth for frame in truth}
+    true = [TaughtSweep.load(file).class_id(bench.vocabulary) for file in bench.taught["truth"]]
     lines = ["| pseudo-labels | points with one | mIoU | accuracy |", "|---|---|---|---|"]
-    for name in ("paper", *SWITCHES, "all"):
+    for name, files in bench.taught.items():
+        if name in ("truth", "a twentieth", CORRECTED):
+            continue
         matrix, labelled, points = np.zeros((CLASSES + 1, CLASSES + 1), np.int64), 0, 0
-        for taught in map(TaughtSweep.load, bench.taught[name]):
+        for taught, truth in zip(map(TaughtSweep.load, files), true, strict=True):
             known = taught.phrase != NO_PHRASE
-            here = true[taught.sweep.stamp]
-            assert here is not None
             said = taught.class_id(bench.vocabulary)
-            matrix += confusion(here.class_id[known], said[known], CLASSES)
+            matrix += confusion(truth[known], said[known], CLASSES)
             labelled, points = labelled + int(known.sum()), points + len(known)
         figures = f"{100 * mean_iou(matrix):.1f} | {100 * accuracy(matrix):.1f}"
         lines.append(f"| {name} | {labelled / points:.1%} | {figures} |")
@@ -206,66 +221,80 @@ def trained(
 
 
 def tmp(bench: Bench, seed: int, labels: str) -> Path:
-    """Weights after TMP, half as many steps as distillation takes."""
+    """Weights after TMP, which takes a third of a row's steps."""
     torch.manual_seed(seed)
     network = build_network(CONFIG.network, bench.bank.embeddings.shape[1])
-    config = PretrainConfig(steps=bench.steps // 2, seed=seed)
+    config = PretrainConfig(steps=bench.steps // 3, seed=seed)
     folder = bench.out / f"tmp-{labels}-{seed}"
     pretrain(network, bench.taught[labels], bench.bank, CONFIG.network, CONFIG.grid, config, folder)
     return folder / "network.safetensors"
 
 
-def one_seed(bench: Bench, seed: int) -> None:
-    """Every row once."""
-    usual, longer = (DistillConfig(steps=n) for n in (bench.steps, bench.steps * 3 // 2))
-    few = DistillConfig(steps=bench.steps // 2, head="closed", class_weight="none")
+def once(
+    bench: Bench,
+    row: str,
+    seed: int,
+    labels: str,
+    config: DistillConfig,
+    start: Callable[[], Path] | None = None,
+    save: str | None = None,
+    afi: bool = False,
+) -> None:
+    """Trains and judges, unless an earlier run has recorded the row."""
+    rows: dict[Mode, str] = {"off": row}
+    if afi:
+        rows |= {"paper": f"{row} + AFI as published", "refined": f"{row} + AFI refined"}
+    if any((name, seed) not in bench.rows for name in rows.values()):
+        begin = start() if start else None
+        student = bench.student(
+            *trained(bench, seed, labels, start=begin, config=config, save=save)
+        )
+        bench.judge(student, seed, rows)
+
+
+def second_round(bench: Bench, seed: int) -> list[Path]:
+    """The labels of all six, joined by what a student that learnt from them says."""
+    config = DistillConfig(steps=bench.steps)
+    first = trained(bench, seed, "all", start=None, config=config, save=f"all-{seed}")
+    way, folder = replace(PAPER, **ALL), bench.out / "teach"
+    return teach(bench.drive, bench.teacher, way, folder, bench.student(*first))
+
+
+def ladder(bench: Bench, seed: int) -> None:
+    """From plain distillation to the complete pipeline, and the ceiling."""
+    usual = DistillConfig(steps=bench.steps)
+    once(bench, "distillation", seed, "paper", usual, afi=True)
+    once(bench, "distillation + all six", seed, "all", usual, save=f"all-{seed}", afi=True)
+    again = f"all six, second round of seed {seed}"
+    bench.taught[again] = second_round(bench, seed)
+    once(bench, "distillation + all six + second round", seed, again, usual, afi=True)
+    once(bench, "full supervision", seed, "truth", usual)
+
+
+def parts(bench: Bench, seed: int) -> None:
+    """Every other row."""
+    usual = DistillConfig(steps=bench.steps)
+    after_tmp = replace(usual, steps=bench.steps - bench.steps // 3)
+    few = DistillConfig(steps=bench.steps // 3, head="closed", class_weight="none")
     frozen = OptimizerConfig(learning_rate=0.0, head_learning_rate=0.02)
     probe = replace(few, optimizer=frozen)
-
-    def once(
-        row: str,
-        labels: str,
-        config: DistillConfig,
-        start: Callable[[], Path] | None = None,
-        save: str | None = None,
-        afi: bool = False,
-    ) -> None:
-        rows: dict[Mode, str] = {"off": row}
-        if afi:
-            rows |= {"paper": f"{row} + AFI as published", "refined": f"{row} + AFI refined"}
-        if any((name, seed) not in bench.rows for name in rows.values()):
-            begin = start() if start else None
-            judged = trained(bench, seed, labels, start=begin, config=config, save=save)
-            bench.judge(*judged, seed, rows)
-
-    # The ladder first: an interrupted run has at least that.
-    once("distillation", "paper", usual, afi=True)
-    once("distillation, half as many steps again", "paper", longer)
-    once("distillation + all six", "all", usual, afi=True)
-    once("distillation + all six, half as many steps again", "all", longer, afi=True)
-    once("full supervision", "truth", usual)
-    once("full supervision, half as many steps again", "truth", longer)
-    corrected = "truth where all six label"
-    once(f"{corrected}, half as many steps again", corrected, longer)
-    once(
-        "TMP, distillation", "paper", usual, lambda: tmp(bench, seed, "paper"),
-        save=f"afov-{seed}", afi=True,
-    )  # fmt: skip
-    complete = "TMP, distillation + all six"
-    once(complete, "all", usual, lambda: tmp(bench, seed, "all"), afi=True)
-    once("distillation, closed head", "paper", replace(usual, head="closed"))
-    once("TMP's losses beside distillation", "paper", replace(usual, tmp=0.2))
+    once(bench, CORRECTED, seed, CORRECTED, usual)
+    for labels, row in (("paper", "TMP, distillation"), ("all", "TMP, distillation + all six")):
+        start = partial(tmp, bench, seed, labels)
+        once(bench, row, seed, labels, after_tmp, start, save=f"afov-{labels}-{seed}", afi=True)
+    once(bench, "distillation, closed head", seed, "paper", replace(usual, head="closed"))
+    once(bench, "TMP's losses beside distillation", seed, "paper", replace(usual, tmp=0.2))
     for name in SWITCHES:
-        once(f"distillation + {name}", name, usual)
+        once(bench, f"distillation + {name}", seed, name, usual)
     starts: dict[str, Callable[[], Path] | None] = {
         "random weights": None,
-        "TMP": lambda: tmp(bench, seed, "paper"),
-        "AFOV": lambda: bench.out / f"afov-{seed}/network.safetensors",
+        "TMP": partial(tmp, bench, seed, "paper"),
+        "AFOV": lambda: bench.out / f"afov-paper-{seed}/network.safetensors",
     }
-    for name, start in starts.items():
-        once(f"3 labelled sweeps, from {name}", "a twentieth", few, start)
-    for name, start in starts.items():
-        once(f"linear probe of {name}", "truth", probe, start)
+    for name, begin in starts.items():
+        once(bench, f"3 labelled sweeps, from {name}", seed, "a twentieth", few, begin)
+    for name, begin in starts.items():
+        once(bench, f"linear probe of {name}", seed, "truth", probe, begin)
 
 
 def table(bench: Bench) -> str:
@@ -284,12 +313,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("ablation"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=225)
     options = parser.parse_args()
     bench = prepare(options.out, options.steps)
-    for seed in range(options.seeds):
-        one_seed(bench, seed)
-        (options.out / "ablation.md").write_text(table(bench))
+    for rows in (ladder, parts):  # the ladder first: an interrupted run has at least that
+        for seed in range(options.seeds):
+            rows(bench, seed)
+            pseudo_labels(bench)
+            (options.out / "ablation.md").write_text(table(bench))
     print(table(bench))
 
 

@@ -122,6 +122,25 @@ def test_stages_run_one_by_one_and_say_what_is_done_already(drive, run, tmp_path
         assert "done before" not in capsys.readouterr().out, "other labels are another training"
 
 
+def test_a_second_round_learns_from_labels_in_which_the_first_had_a_say(run, drive, capsys):
+    """And one taken up again neither answers nor trains twice."""
+    flags = ["--bag", str(drive), "--run", str(run), "--teacher.overlap", "0"]
+    steps = ["--distill.steps", "1", "--distill.batch", "1", "--until", "distill"]
+    assert train([*flags, *steps, "--rounds", "2"]) == 0
+    said = capsys.readouterr().out
+    (joined,) = (run / "teach/joined").iterdir()
+    (settled,) = (run / "teach").glob(f"*-{joined.name}")
+    assert len(list(settled.iterdir())) == 4
+    assert said.count("taught 4 sweeps") == 2
+    first = Student.open(run / "distill-1/model")
+    taught = TaughtSweep.load(next(joined.iterdir()))
+    assert first.label(taught.sweep).class_id.shape == taught.phrase.shape
+    written = {f: f.stat().st_mtime_ns for f in (*joined.iterdir(), *settled.iterdir())}
+    assert train([*flags, *steps, "--rounds", "2"]) == 0
+    assert capsys.readouterr().out.count("distill: done before") == 2
+    assert {f: f.stat().st_mtime_ns for f in written} == written
+
+
 @pytest.mark.parametrize(
     ("flags", "why"),
     [
