@@ -20,9 +20,10 @@ from afov_train.distill import Distillation, closed_bank
 from afov_train.export import export_student
 from afov_train.network.unet import UNet, build_network
 from afov_train.pretrain import Pretraining
+from afov_train.rounds import answers
 from afov_train.settle import settle
 from afov_train.sweeps import TaughtSweeps, collate
-from afov_train.taught import NO_PHRASE
+from afov_train.taught import NO_PHRASE, TaughtSweep
 from afov_train.teach import look, teach_sweep
 from afov_train.teachers.segments import Teacher
 from afov_train.training import check
@@ -64,7 +65,10 @@ def rehearse(config: TrainConfig, sources: Sequence[Source], teacher: Teacher, r
             sweep=sweep,
             folder=folder / "model",
         )
-        Student.open(model).label(sweep)
+        student = Student.open(model)
+        student.label(sweep)
+        if config.rounds > 1:
+            answers(student, TaughtSweep.load(files[0]))
     print(f"rehearsal: every stage works on two frames ({time.monotonic() - began:.0f} s)")
 
 
