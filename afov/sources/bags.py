@@ -204,7 +204,7 @@ class BagSource:
             if image is not None:
                 images.append(image)
         world = None
-        if sweep.frame_id in tree.frames and tree.moves(sweep.frame_id):
+        if tree.knows(sweep.frame_id) and tree.moves(sweep.frame_id):
             try:
                 world = tree.lookup(tree.root(sweep.frame_id), sweep.frame_id, sweep.stamp)
             except InputError:
@@ -229,7 +229,7 @@ class BagSource:
         camera = camera_of(info, topics)
         frame_id = message.header.frame_id or info.header.frame_id
         for frame in (frame_id, sweep.frame_id):
-            if frame.lstrip("/") not in tree.frames:
+            if not tree.knows(frame):
                 raise InputError(
                     f"{self.path}: no transform for frame {frame!r} of {topics.image.name}; "
                     f"frames: {', '.join(tree.frames) or 'none'}; give --extrinsics FILE.yaml"

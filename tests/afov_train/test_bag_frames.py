@@ -64,6 +64,15 @@ def test_a_corrupt_jpeg_is_skipped_and_counted(drive, tmp_path):
     assert source.skipped == {"cam_back: corrupt image": 1}
 
 
+def test_a_slash_before_a_frames_name_makes_no_difference(frames, drive, tmp_path):
+    """As ROS 1 writes them."""
+    file = tmp_path / "slashed.mcap"
+    slashed = copied(drive, file, lambda t, d: d.replace(b"lidar_top\0", b"/idar_top\0"))
+    for made, read in zip(frames, BagSource(slashed), strict=True):
+        assert read.sweep.frame_id == "/idar_top" and len(read.images) == len(made.images)
+        assert np.allclose(read.world_from_lidar, made.world_from_lidar, atol=1e-9)
+
+
 def test_images_beyond_the_tolerance_are_left_out(drive):
     source = BagSource(drive, tolerance_s=0.02)
     assert all(len(f.images) < 6 for f in source)
