@@ -257,6 +257,8 @@ def read_text_tower(folder: Path | str) -> TowerFiles:
     try:
         onnx, merges = (_checked(Path(folder) / f, data["sha256"][f]) for f in TOWER_FILES)
         context, templates = int(about["context_length"]), tuple(map(str, about["templates"]))
+        if context < 2 or not templates or not all("{}" in t for t in templates):
+            raise ValueError(f"context {context}, templates {templates}, expected {{}} in each")
         return TowerFiles(onnx, merges.decode(), context, templates)
     except InputError:
         raise
@@ -307,9 +309,9 @@ def _description(where: Path) -> dict[str, Any]:
             raise InputError(f"{where}: format {data['format']}, this version reads {FORMAT}")
     except (OSError, UnicodeDecodeError):
         raise InputError(f"{where}: not found; expected a model folder of afov-train") from None
-    except (ValueError, TypeError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{where}: does not describe a model ({line}); export it again") from None
     return dict(data)
