@@ -262,7 +262,8 @@ def open_recordings(recording: Recording, *, truth: bool = False) -> list[Source
     """
     sources: list[Source] = []
     if recording.bag:
-        from afov.sources.bags import BagSource, BagTopics
+        from afov.sources.bag_topics import BagTopics
+        from afov.sources.bags import BagSource
 
         topics = BagTopics(cloud=recording.cloud_topic, images=recording.image_topics)
         for bag in recording.bag:

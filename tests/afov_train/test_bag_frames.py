@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from afov.errors import InputError
-from afov.sources.bags import BagSource, BagTopics
+from afov.sources.bag_topics import BagTopics
+from afov.sources.bags import BagSource
 from tests.afov_train.conftest import copied
 
 
