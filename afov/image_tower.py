@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from afov.errors import InputError
 from afov.frames import CameraImage
-from afov.model_folder import ImageTowerFiles
+from afov.model_parts import ImageTowerFiles
 from afov.pairing import pair_images
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from afov.errors import InputError
-from afov.model_folder import TowerFiles, read_text_tower
+from afov.model_parts import TowerFiles, read_text_tower
 from afov.text_bank import TextBank
 from afov.tokenizer import Tokenizer, read_merges
 from afov.vocabulary import Vocabulary
