@@ -197,7 +197,8 @@ class AfovNode(LifecycleNode):
             message.header.stamp = self.get_clock().now().to_msg()
             self.diagnostics.publish(message)
         except Exception as error:  # the life cycle may move on meanwhile
-            self.warn(f"diagnostics: {error}")
+            if rclpy.ok():  # else the node ends, and this is no news
+                self.warn(f"diagnostics: {error}")
 
     def warn(self, text: str) -> None:
         """Logs a warning, unless one of its kind was logged a moment ago."""

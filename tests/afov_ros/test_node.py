@@ -181,7 +181,7 @@ def last_words(node: Any, number: int) -> str:
         node.send_signal(signal.SIGABRT)  # faulthandler tells where every thread is
         pytest.fail(f"still there after 10 s:\n{node.communicate()[1]}")
     assert node.returncode == 0, error
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 5  # ros2 launch sends SIGTERM then
     assert "Traceback" not in error and "Exception ignored" not in error
     return str(error)
 
