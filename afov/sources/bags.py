@@ -127,7 +127,7 @@ class BagSource:
                 self._skipped[f"{topic.name}: damaged message"] += 1
                 continue
             if topic.kind == "tf":
-                add_transforms(tree, message.transforms, False, topic.name)
+                self._add_poses(tree, message.transforms, topic.name)
                 continue
             stamp = stamp_of(message.header)
             if topic.name == self.cloud.name:
@@ -145,6 +145,14 @@ class BagSource:
             wait.newest = max(wait.newest, stamp) if stamp > wait.newest - 10**10 else stamp
             yield from self._ready(tree, wait, wait.newest - self.tolerance - DISORDER_NS)
         yield from self._ready(tree, wait, None)
+
+    def _add_poses(self, tree: TransformTree, transforms: Any, topic: str) -> None:
+        """One that is none is skipped: localisations begin with NaN before they know better."""
+        for transform in transforms:
+            try:
+                add_transforms(tree, [transform], False, topic)
+            except InputError as error:
+                self._skipped[f"bad transform ({str(error).split(': rotation')[0]})"] += 1
 
     def _ready(
         self, tree: TransformTree, wait: _Buffers, until: int | None
