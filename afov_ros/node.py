@@ -283,6 +283,9 @@ def main(args: list[str] | None = None) -> int:
                 node.get_logger().error(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:  # anywhere: the model may still be opening
         pass
+    except Exception:
+        if rclpy.ok():  # else a signal ended the context under a transition
+            raise
     finally:
         # The logger's ROS side is gone after SIGINT; the console is not.
         print(f"afov_node: {node.health.counts}", file=sys.stderr)
