@@ -279,8 +279,9 @@ def main(args: list[str] | None = None) -> int:
                 break
             except Exception as error:
                 # rclpy raises here what a peer did wrong: a transition that is none, a request
-                # that cannot be decoded.
-                node.get_logger().error(f"{type(error).__name__}: {error}")
+                # that cannot be decoded; or that the context ended just now.
+                if rclpy.ok():
+                    node.get_logger().error(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:  # anywhere: the model may still be opening
         pass
     except Exception:
