@@ -18,6 +18,7 @@ def geometric_ensemble(trained: np.ndarray, clip: np.ndarray, seen: np.ndarray) 
         (S, P); rows sum to 1.
     """
     # A probability of zero would silence the other score, however sure.
-    both = (np.maximum(p.astype(np.float64), 1e-12) for p in (trained, clip))
-    mixed = ensemble(*both, np.ones(len(trained), bool), seen)
-    return mixed / mixed.sum(1, keepdims=True)
+    ours, theirs = (np.maximum(p.astype(np.float64), 1e-12) for p in (trained, clip))
+    mixed = ensemble(ours, theirs, np.ones(len(trained), bool), seen)
+    share: np.ndarray = mixed / mixed.sum(1, keepdims=True)
+    return share
