@@ -154,10 +154,12 @@ def teach(
         # What the images say does not depend on how it is settled, and is kept apart.
         alone = replace(config, vote=0.0, keep=1.0, objects=False, reach=0.0)
         files = _each(source, teacher, alone, folder / "projected", settled=False)
-        settled = folder / _key(source, teacher, config)
         if student is not None:
             files = join_all(files, student, folder / "joined")
-            settled = folder / f"{settled.name}-{files[0].parent.name}"
+        # Sweeps settle together: among others, or other answers, the same one may end otherwise.
+        which = (files[0].parent.name, *(file.name for file in files))
+        together = "".join((_key(source, teacher, config), *which))
+        settled = folder / hashlib.sha256(together.encode()).hexdigest()[:16]
         files = settle_all(files, config, vocabulary, settled)
     _report(source, files)
     return files
