@@ -27,7 +27,7 @@ warnings.filterwarnings("ignore")
 
 from afov.frames import Frame  # noqa: E402
 from afov.image_tower import ImageTower  # noqa: E402
-from afov.model_folder import ImageTowerFiles  # noqa: E402
+from afov.model_parts import ImageTowerFiles  # noqa: E402
 from afov.panoptic_quality import (  # noqa: E402
     NUSCENES_MIN_POINTS,
     PanopticQuality,
