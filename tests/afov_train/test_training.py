@@ -249,7 +249,6 @@ import numpy as np
 import torch
 from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
-from afov.voxels import VoxelGrid
 from afov_train import distill
 from afov_train.config import DistillConfig, OptimizerConfig, TrainConfig
 from afov_train.network.unet import build_network
