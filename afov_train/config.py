@@ -173,9 +173,6 @@ class DistillConfig(TrainingConfig):
     output per class, as published."""
     tmp: float = 0.0
     """Weight of TMP's own losses beside, which keep the CLIP space alive (open head)."""
-    absorbed: float = 0.0
-    """Weight of the likeness to the image where an absorber's segment leaves points unlabelled, so
-    that phrases outside the classes find them (open head)."""
     class_weight: Literal["none", "sqrt"] = "sqrt"
     """"sqrt": cross-entropy weighted by 1 / sqrt(class share), so that rare classes survive."""
 
@@ -213,6 +210,10 @@ class TrainConfig:
     frames, as every run does first."""
     inspect: bool = False
     """Only say what the recording holds, with a picture of its first sweep on its images."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ValueError(f"rounds {self.rounds}: expected 1 or more")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
 from afov_train.config import DistillConfig
-from afov_train.losses import IGNORE, ce_lovasz, superpoint_means
+from afov_train.losses import IGNORE, ce_lovasz
 from afov_train.network.config import NetworkConfig
 from afov_train.pretrain import categories, contrast
 from afov_train.sweeps import Batch, TaughtSweeps, class_weights
@@ -77,7 +77,7 @@ class Distillation(Stage):
         return torch.cat((logits.new_full((len(logits), 1), -1e4), logits), 1)
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        """Cross-entropy + Lovász of the labelled voxels; what is asked for beside."""
+        """Cross-entropy + Lovász of the labelled voxels; TMP's losses beside, where asked."""
         embeddings = self.network(batch.features, batch.coords, int(batch.coords[-1, 0]) + 1)
         known = batch.class_id != IGNORE
         logits = self.class_logits(embeddings[known])
@@ -89,32 +89,7 @@ class Distillation(Stage):
             )
             self.log("tmp", (image + text) / 2, prog_bar=True, sync_dist=True)
             loss = loss + self.config.tmp * (image + text) / 2
-        if self.config.absorbed and self.config.head == "open":
-            apart = absorbed(embeddings, batch, self.labelled)
-            self.log("absorbed", apart, prog_bar=True, sync_dist=True)
-            loss = loss + self.config.absorbed * apart
         return loss
-
-
-def absorbed(embeddings: torch.Tensor, batch: Batch, labelled: torch.Tensor) -> torch.Tensor:
-    """How far unlabelled voxels are from what the images show there: 1 - cosine, mean of segments.
-
-    An absorber's segment labels nothing, so nothing else draws its points anywhere in CLIP space,
-    and no phrase outside the classes would find them. Its image feature does, and names no phrase.
-
-    Args:
-        embeddings: (V, E). labelled: (P,) bool, the phrases that belong to a class.
-
-    Returns:
-        A scalar; zero, with a gradient of zero, where no absorber has a segment.
-    """
-    unnamed = ~labelled[batch.phrase[batch.segment]] & (batch.class_id[batch.voxel] == IGNORE)
-    if not unnamed.any():
-        return embeddings.sum() * 0
-    met, segment = batch.segment[unnamed].unique(return_inverse=True)
-    rows = normalize(embeddings, dim=1)
-    means = superpoint_means(rows, batch.voxel[unnamed], segment, len(met))
-    return (1 - (means * normalize(batch.feature[met], dim=1)).sum(1)).mean()
 
 
 def distill(

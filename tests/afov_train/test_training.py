@@ -319,6 +319,7 @@ def test_a_batch_that_processes_cannot_share_is_refused_before_the_first_step(mo
     ("kind", "wrong", "why"),
     [
         (DistillConfig, {"steps": 0}, "steps 0"),
+        (TrainConfig, {"rounds": 0}, "rounds 0"),
         (PretrainConfig, {"steps": -1}, "steps -1"),
         (PretrainConfig, {"epochs": 0}, "epochs 0"),
         (DistillConfig, {"batch": 0}, "batch 0"),
@@ -357,6 +358,7 @@ def test_the_shipped_settings_are_valid_and_the_papers():
     assert paper.network.norm_momentum == 0.05 and paper.teach.reach == 0
     small = load_yaml(TrainConfig, root / "small.yaml")
     assert small.pretrain.steps and small.distill.for_sweeps(10) is small.distill
+    assert small.rounds == 2 and small.teach.objects
     network = build_network(paper.network, 16)
     momenta = {m.momentum for m in network.modules() if isinstance(m, torch.nn.BatchNorm1d)}
     assert momenta == {0.05}
