@@ -73,7 +73,9 @@ def graph(shape: Shape, weights: dict[str, np.ndarray], channels: int) -> onnx.M
     sizes |= {f"down{i}": [f"voxels{i + 1}", 8] for i in range(STRIDES)}
     sizes |= {f"up{i}": [f"voxels{i}"] for i in range(STRIDES)}
     used = {name for node in student.nodes for name in node.input}
-    tables = {n: (TensorProto.INT32, size) for n, size in sizes.items() if n in used}
+    tables: dict[str, tuple[int, list[str | int]]] = {
+        name: (TensorProto.INT32, size) for name, size in sizes.items() if name in used
+    }
     return student.model(
         "student",
         {"features": (FLOAT, ["voxels0", channels]), **tables},
