@@ -105,6 +105,15 @@ class Student:
         """The same network under another vocabulary."""
         return replace(self, text_bank=text_bank)
 
+    def warm(self) -> None:
+        """Labels noise: the first sweep would otherwise wait for memory and kernels."""
+        names = ("x", "y", "z", *(n for n in self.model.inputs if n in ("intensity", "ring")))
+        points = np.random.default_rng(0).normal(0, 10, (20000, len(names))).astype(np.float32)
+        self.label(Sweep(points, names, 0, ""))
+        if self.panoptic is not None:
+            size = self.panoptic.tower.files
+            self.panoptic.tower.features(np.zeros((size.height, size.width, 3), np.uint8))
+
     def label(self, sweep: Sweep, images: Sequence[CameraImage] = ()) -> Labels:
         """Labels every point of a sweep.
 

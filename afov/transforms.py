@@ -148,6 +148,16 @@ class TransformTree:
                 keep = max(bisect.bisect_right(edge.stamps, stamp) - 1, 0)
                 del edge.stamps[:keep], edge.matrices[:keep]
 
+    def keep_near(self, child: str, stamp: int, span: int) -> None:
+        """Of a timed `child`, drops poses more than `span` before or after `stamp`.
+
+        The last one before is kept: the span's beginning still needs it.
+        """
+        edge = self._edges[_bare(child)]
+        first = max(bisect.bisect_right(edge.stamps, stamp - span) - 1, 0)
+        last = bisect.bisect_right(edge.stamps, stamp + span)
+        edge.stamps, edge.matrices = edge.stamps[first:last], edge.matrices[first:last]
+
     def forget_timed(self) -> None:
         """Drops every timed pose; what holds for all time stays."""
         self._edges = {child: edge for child, edge in self._edges.items() if edge.static}

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
@@ -78,7 +74,7 @@ class AfovNode(LifecycleNode):
             student = Student.open(settings.model, settings.runtime)  # type: ignore[arg-type]
             vocabulary = LiveVocabulary(student)
             vocabulary.begin_with(settings.vocabulary)
-            warm(vocabulary.current.student)
+            vocabulary.current.student.warm()
             self.transforms = Transforms(self, settings.extrinsics, self._side_group)
             self.outputs = Outputs(self, settings, self.transforms)
         except Exception as error:  # a model may fail in any way; the node must outlive it
@@ -249,57 +245,3 @@ class AfovNode(LifecycleNode):
     def _refuse(self, reason: str) -> None:
         self.health.refuse(reason)
         self.warn(f"cloud refused ({self.health.refused} so far): {reason}")
-
-
-def warm(student: Student) -> None:
-    """The first sweep would otherwise wait for memory and kernels."""
-    names = ("x", "y", "z", *(n for n in student.model.inputs if n in ("intensity", "ring")))
-    points = np.random.default_rng(0).normal(0, 10, (20000, len(names))).astype(np.float32)
-    student.label(Sweep(points, names, 0, ""))
-    if student.panoptic is not None:
-        size = student.panoptic.tower.files
-        student.panoptic.tower.features(np.zeros((size.height, size.width, 3), np.uint8))
-
-
-def main(args: list[str] | None = None) -> int:
-    """Runs the node until it is told to stop."""
-    rclpy.init(args=args)
-    try:
-        node = AfovNode()
-    except ParameterException as error:
-        print(f"afov_node: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    executor = MultiThreadedExecutor(num_threads=4)
-    executor.add_node(node)
-    try:
-        if node.get_parameter("autostart").value:
-            node.start()
-        # SIGTERM, and SIGINT where a script started this in the background, end the context alone.
-        # Should the wait miss that, it is looked at every second.
-        while rclpy.ok():
-            try:
-                executor.spin_once(timeout_sec=1.0)
-            except ExternalShutdownException:
-                break
-            except Exception as error:
-                # rclpy raises here what a peer did wrong: a transition that is none, a request
-                # that cannot be decoded; or that the context ended just now.
-                if rclpy.ok():
-                    node.get_logger().error(f"{type(error).__name__}: {error}")
-    except KeyboardInterrupt:  # anywhere: the model may still be opening
-        pass
-    except Exception:
-        if rclpy.ok():  # else a signal ended the context under a transition
-            raise
-    finally:
-        # The logger's ROS side is gone after SIGINT; the console is not.
-        print(f"afov_node: {node.health.counts}", file=sys.stderr)
-        executor.shutdown(timeout_sec=1.0)
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,7 +15,7 @@ from afov.sources.bags import add_transforms
 from afov.transforms import TransformTree
 from afov_ros.subscriptions import subscribe
 
-KEPT_NS = 10 * 10**9
+KEPT_NS = 10 * 10**9  # around the pose that came last: a stamp of another time holds no longer
 MISSING = (
     "tf2_msgs is not installed (apt install ros-$ROS_DISTRO-tf2-msgs): no tf, the "
     "sensors' mounts come from the parameter 'extrinsics' alone"
@@ -33,7 +33,7 @@ class Transforms:
     """
 
     def __init__(self, node: Any, extrinsics: str, group: Any) -> None:
-        self._node, self._lock, self._newest = node, threading.Lock(), 0
+        self._node, self._lock = node, threading.Lock()
         self._tree = TransformTree()
         if extrinsics:
             add_extrinsics(self._tree, Path(extrinsics))
@@ -71,7 +71,6 @@ class Transforms:
         """After time jumped back: poses of the future that was are wrong."""
         with self._lock:
             self._tree.forget_timed()
-            self._newest = 0
 
     @property
     def frames(self) -> tuple[str, ...]:
@@ -98,9 +97,8 @@ class Transforms:
                         stamp = add_transforms(self._tree, [transform], static, topic)
                     except InputError as error:
                         self._node.warn(str(error))
-                    else:
-                        self._newest = max(self._newest, stamp)
-                if not static:
-                    self._tree.forget_before(self._newest - KEPT_NS)
+                        continue
+                    if not static:
+                        self._tree.keep_near(transform.child_frame_id, stamp, KEPT_NS)
 
         return take

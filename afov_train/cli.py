@@ -72,7 +72,8 @@ def train(args: list[str] | None = None) -> int:
 
 def evaluate(args: list[str] | None = None) -> int:
     """afov-eval: any model folder on any recording with truth."""
-    from afov_train.config import EvalConfig, open_recordings
+    from afov_train.config import EvalConfig
+    from afov_train.recordings import open_recordings
 
     try:
         config = configured(EvalConfig, "afov-eval", sys.argv[1:] if args is None else args)

@@ -21,7 +21,8 @@ from afov.frames import Frame
 from afov.sources.bags import BagSource
 from afov.student import Student
 from afov_train.cli import configured
-from afov_train.config import Recording, TrainConfig
+from afov_train.config import TrainConfig
+from afov_train.recordings import Recording
 from afov_train.simulation.command import write
 from afov_train.simulation.config import SimConfig
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from afov.errors import InputError
 from afov.model_folder import ModelFolder, read_model_folder
 from afov.runtimes import require_tensorrt
 from afov.runtimes.engine import Choice, Precision
@@ -14,12 +13,10 @@ from afov.runtimes.profile import profile_of
 
 @dataclass(frozen=True)
 class ExportEngine:
-    """Builds an engine on this machine's GPU, compares it with ONNX Runtime, and stores it."""
+    """Builds a TensorRT engine on this machine's GPU, compares it with ONNX Runtime, stores it."""
 
     model: Path = Path("runs/latest/model")
     """The model folder; the engine goes into its engines/."""
-    tensorrt: bool = False
-    """Build the TensorRT engine."""
     precision: Precision = "fp16"
     """Half floats between the stem and the head, or float32 throughout."""
     max_voxels: int | None = None
@@ -31,8 +28,6 @@ class ExportEngine:
         Raises:
             InputError: TensorRT or a GPU is missing, memory is too small, or the engine disagrees.
         """
-        if not self.tensorrt:
-            raise InputError("nothing to export; expected --tensorrt")
         model = read_model_folder(self.model)
         choice = Choice(self.precision, self.max_voxels)
         profile = profile_of(model.voxels, self.max_voxels)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from afov import pictures
 from afov.errors import InputError
-from afov_train.config import TrainConfig, open_recordings
+from afov_train.config import TrainConfig
+from afov_train.recordings import open_recordings
 
 
 def inspect(config: TrainConfig) -> Path:

@@ -22,7 +22,7 @@ from afov.student import Student
 from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
-from afov_train.config import FinetuneConfig, Recording, TrainConfig, open_recordings
+from afov_train.config import FinetuneConfig, TrainConfig
 from afov_train.distill import closed_bank, distill
 from afov_train.evaluate import Evaluation, evaluate
 from afov_train.export import export_student
@@ -30,6 +30,7 @@ from afov_train.network.unet import UNet, build_network
 from afov_train.nuscenes_eval import Submission, evaluate_officially, evaluate_panoptic_officially
 from afov_train.pretrain import pretrain
 from afov_train.ranks import on_first, ranks
+from afov_train.recordings import Recording, open_recordings
 from afov_train.rehearsal import rehearse
 from afov_train.report import write_report
 from afov_train.run_folder import open_run, versions

@@ -1,4 +1,4 @@
-"""What pre-training and distillation share: batches, optimizer, the loop, checkpoints."""
+"""What pre-training and distillation share: batches, optimizer, the loop."""
 
 from __future__ import annotations
 
@@ -7,24 +7,30 @@ import importlib.util
 import json
 import logging
 import os
-import re
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader
 
 from afov.errors import InputError
 from afov.vocabulary import Vocabulary
+from afov_train.checkpoints import (
+    Checkpoints,
+    State,
+    fingerprint,
+    finish,
+    finished_before,
+    last_state,
+)
 from afov_train.config import OptimizerConfig, TrainingConfig
 from afov_train.panoptic.sweeps import PanopticSweeps
 from afov_train.ranks import on_first, ranks
@@ -32,21 +38,6 @@ from afov_train.sweeps import TaughtSweeps, collate
 
 Sweeps = TaughtSweeps | PanopticSweeps
 PRECISIONS: dict[str, Any] = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
-
-
-@dataclass(frozen=True)
-class State:
-    """Where an interrupted training stopped.
-
-    Attributes:
-        step: optimizer steps done.
-        network: weights. optimizer, schedule: their states.
-    """
-
-    step: int
-    network: dict[str, torch.Tensor]
-    optimizer: dict[str, Any]
-    schedule: dict[str, Any]
 
 
 class Stage(lightning.LightningModule):
@@ -125,46 +116,6 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.
     )
 
 
-class Checkpoints(lightning.Callback):
-    """Every so many steps the whole state, in one rename: a run can be killed at any moment."""
-
-    def __init__(self, folder: Path, every: int, done: int) -> None:
-        self.folder, self.every, self.done = folder, every, done
-
-    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-        """After each batch; the first process writes."""
-        step = self.done + trainer.global_step
-        final = self.folder / f"checkpoint-{step:07d}"
-        if step % self.every or final.exists() or not trainer.is_global_zero:
-            return
-        partial = self.folder / "checkpoint.part"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        _save_weights(module.network, partial / "network.safetensors")
-        optimizer, schedule = trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler
-        state = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-        torch.save({"step": step, **state}, partial / "trainer.pt")
-        partial.rename(final)
-        for older in _checkpoints(self.folder)[:-1]:
-            shutil.rmtree(older)
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.glob("checkpoint-*") if re.fullmatch(r"\d{7}", f.name[11:]))
-
-
-def last_state(folder: Path) -> State | None:
-    """What the newest checkpoint holds; None where there is none."""
-    found = _checkpoints(folder)
-    if not found:
-        return None
-    try:
-        trainer = torch.load(found[-1] / "trainer.pt", weights_only=True)
-        return State(network=load_file(found[-1] / "network.safetensors"), **trainer)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"{found[-1]}: damaged checkpoint ({error}); delete it") from None
-
-
 def fit(stage: Stage, sweeps: Sweeps, folder: Path, name: str) -> None:
     """Trains, or takes up what an earlier run with the same sweeps and settings left in `folder`.
 
@@ -177,11 +128,11 @@ def fit(stage: Stage, sweeps: Sweeps, folder: Path, name: str) -> None:
         # A settled sweep's settings are in its folder's name.
         "sweeps": [f"{f.parent.name}/{f.name}" for f in sweeps.files],
         "voxels": [asdict(sweeps.grid), sweeps.names],
-        "start": _fingerprint(stage.network),
+        "start": fingerprint(stage.network),
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
     weights = folder / "network.safetensors"
-    if on_first(lambda: _finished_before(folder, key)):
+    if on_first(lambda: finished_before(folder, key)):
         print(f"{name}: done before with the same sweeps and settings; taken from {weights}")
         stage.network.load_state_dict(load_file(weights))
         stage.network.eval()
@@ -195,27 +146,8 @@ def fit(stage: Stage, sweeps: Sweeps, folder: Path, name: str) -> None:
     if step < config.steps:
         stage.sweeps = replace(sweeps, first=step * config.batch * config.accumulate)
         _run(stage, folder, step)
-    on_first(lambda: _finish(stage.network, folder, key))
+    on_first(lambda: finish(stage.network, folder, key))
     stage.network.eval()
-
-
-def _finished_before(folder: Path, key: str) -> bool:
-    """Whether the folder holds the result; what other sweeps or settings left there is removed."""
-    done = folder / "done.json"
-    marked = json.loads(done.read_text()) if done.exists() else {}
-    if marked.get("key") != key:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        done.write_text(json.dumps({"key": key}))
-        return False
-    return bool(marked.get("finished")) and (folder / "network.safetensors").exists()
-
-
-def _finish(network: nn.Module, folder: Path, key: str) -> None:
-    _save_weights(network, folder / "network.safetensors")
-    (folder / "done.json").write_text(json.dumps({"key": key, "finished": True}))
-    for checkpoint in _checkpoints(folder):
-        shutil.rmtree(checkpoint)
 
 
 def check(config: TrainingConfig) -> None:
@@ -282,19 +214,6 @@ def _processes(batch: int) -> dict[str, Any]:
     most = torch.cuda.device_count() if cuda else len(os.sched_getaffinity(0))
     count = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
     return {"devices": count, "strategy": "ddp_spawn" if count > 1 else "auto"}
-
-
-def _save_weights(network: nn.Module, file: Path) -> None:
-    partial = file.with_suffix(".part")
-    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, partial)
-    partial.replace(file)
-
-
-def _fingerprint(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _quiet() -> None:

@@ -22,10 +22,10 @@ from afov.text_bank import TextBank
 from afov.unet import unet
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
-from afov_train.export import folded
 from afov_train.network import unet as unet_module
 from afov_train.network.config import SHAPES, NetworkConfig
 from afov_train.network.unet import UNet, build_network
+from afov_train.student_onnx import folded
 
 
 class Products:

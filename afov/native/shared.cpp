@@ -6,8 +6,10 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 namespace {
 
@@ -29,21 +31,28 @@ bool spin(const Done &done) {
 class Team {
  public:
   explicit Team(unsigned threads) : size(threads) {
-    for (unsigned i = 1; i < threads; ++i) {
-      std::thread([this] { serve(); }).detach();
-      ++others_;
+    for (unsigned i = 1; i < threads; ++i) others_.emplace_back([this] { serve(); });
+  }
+
+  ~Team() {
+    {
+      std::lock_guard<std::mutex> hold(state_);
+      ended_ = true;
+      ++round_;
     }
+    wake_.notify_all();
+    for (auto &other : others_) other.join();
   }
 
   void run(int64_t parts, const std::function<void(int64_t)> &part) {
-    if (parts <= 1 || !others_) {
+    if (parts <= 1 || size <= 1) {
       for (int64_t i = 0; i < parts; ++i) part(i);
       return;
     }
     std::lock_guard<std::mutex> one_at_a_time(turn_);
     {
       std::lock_guard<std::mutex> hold(state_);
-      part_ = &part, parts_ = parts, next_ = 0, busy_ = others_;
+      part_ = &part, parts_ = parts, next_ = 0, busy_ = int(size) - 1;
       ++round_;
     }
     wake_.notify_all();
@@ -64,6 +73,7 @@ class Team {
         std::unique_lock<std::mutex> hold(state_);
         wake_.wait(hold, [&] { return round_ != seen; });
       }
+      if (ended_) return;
       take();
       --busy_;
     }
@@ -73,7 +83,8 @@ class Team {
   std::condition_variable wake_;
   const std::function<void(int64_t)> *part_ = nullptr;
   int64_t parts_ = 0;
-  int others_ = 0;
+  std::vector<std::thread> others_;
+  std::atomic<bool> ended_{false};
   std::atomic<int> busy_{0};
   std::atomic<int64_t> next_{0};
   std::atomic<uint64_t> round_{0};
@@ -84,15 +95,17 @@ std::atomic<unsigned> wanted{std::min(std::max(std::thread::hardware_concurrency
 }  // namespace
 
 void run_parts(int64_t parts, const std::function<void(int64_t)> &part) {
-  // Never freed: the threads outlive every other static. A forked child has none, and makes its own.
+  // The last team is never freed: its threads outlive every other static. A forked child has none
+  // of them, and makes its own.
   static std::mutex making;
-  static Team *team = nullptr;
+  static std::shared_ptr<Team> *team = nullptr;
   static pid_t owner = 0;
-  Team *mine;
+  std::shared_ptr<Team> mine;
   {
     std::lock_guard<std::mutex> hold(making);
-    if (owner != getpid() || team->size != wanted) team = new Team(wanted), owner = getpid();
-    mine = team;
+    if (owner != getpid()) team = new std::shared_ptr<Team>, owner = getpid();
+    if (!*team || (*team)->size != wanted) *team = std::make_shared<Team>(wanted);
+    mine = *team;
   }
   mine->run(parts, part);
 }

@@ -185,7 +185,7 @@ class Choice:
             return cls()
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        raise InputError(f"{file}: damaged; delete it or run afov-export --tensorrt again")
+        raise InputError(f"{file}: damaged; delete it or run afov-export again")
 
 
 def sha256(content: bytes) -> str:

@@ -38,7 +38,7 @@ class Profile:
             if count > most:
                 raise InputError(
                     f"TensorRT: the sweep has {count} voxels at level {level}, the engine takes "
-                    f"{most}; build one with afov-export --tensorrt --max-voxels "
+                    f"{most}; build one with afov-export --max-voxels "
                     f"{-(-self.most[0] * count // most)}"
                 )
 
@@ -92,5 +92,5 @@ def too_large(profile: Profile, said: str) -> InputError:
     """What to say when the GPU's memory does not suffice."""
     return InputError(
         f"TensorRT: the GPU has too little memory for {profile.most[0]} voxels ({said}); lower "
-        f"them: afov-export --tensorrt --max-voxels {max(1, profile.most[0] // 2)}"
+        f"them: afov-export --max-voxels {max(1, profile.most[0] // 2)}"
     )

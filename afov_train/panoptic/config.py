@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 import tyro
 
 from afov.voxels import VoxelGrid
-from afov_train.config import OptimizerConfig, Recording, TeachConfig, TrainingConfig
+from afov_train.config import OptimizerConfig, TeachConfig, TrainingConfig
 from afov_train.network.config import NetworkConfig
+from afov_train.recordings import Recording
 from afov_train.teachers.config import TeacherConfig
 
 

@@ -80,7 +80,10 @@ class Predictions:
         return ids, np.array(phrases, np.int64), np.array(scores, np.float32)
 
     def _panoptic(self, row: Any, size: tuple[int, int]) -> list[tuple[np.ndarray, int, float]]:
-        with Image.open(self.folder / row["file_name"], formats=("PNG",)) as picture:
+        file = self.folder / row["file_name"]
+        if not file.resolve().is_relative_to(self.folder.resolve()):
+            raise ValueError(f"file_name {row['file_name']!r} lies outside of the folder")
+        with Image.open(file, formats=("PNG",)) as picture:
             colour = np.asarray(picture.convert("RGB")).astype(np.int64)
         if colour.shape[:2] != size:
             raise ValueError(f"{colour.shape[:2]}, the image has {size}")

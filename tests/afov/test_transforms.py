@@ -168,3 +168,30 @@ def test_forgetting_timed_poses_leaves_what_holds_for_all_time() -> None:
     assert np.array_equal(tree.lookup("base", "lidar", 5), np.eye(4))
     with pytest.raises(InputError, match="no frame 'odom'"):
         tree.lookup("odom", "lidar", 10**9)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1), st.integers(60, 10**9))
+def test_one_stamp_of_another_time_costs_neither_its_frame_nor_others_their_poses(
+    seconds: list[int], astray: int
+) -> None:
+    tree = TransformTree()
+
+    def hear(child: str, stamp: int) -> None:
+        tree.add("map", child, stamp * S, about_z(0, float(stamp)))
+        tree.keep_near(child, stamp * S, 10 * S)
+
+    for second in range(8):
+        hear("other", second)
+    for second in sorted(seconds):
+        hear("car", second)
+    newest = max(seconds)
+    hear("car", astray)
+    for second in range(newest + 1, newest + 12):
+        hear("car", second)
+        assert tree.lookup("map", "car", second * S)[0, 3] == second
+    with pytest.raises(InputError, match="known from"):
+        tree.lookup("map", "car", (newest + 12) * S)
+    for tenths in range(10 * newest + 20, 10 * newest + 110):
+        assert tree.lookup("map", "car", tenths * S // 10)[0, 3] == pytest.approx(tenths / 10)
+    for second in range(8):
+        assert tree.lookup("map", "other", second * S)[0, 3] == second

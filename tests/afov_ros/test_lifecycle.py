@@ -15,6 +15,7 @@ from rclpy.serialization import serialize_message
 
 from afov.clouds import read_points
 from afov.student import Student
+from benchmarks.fuzz import mutated
 from tests.afov_ros.conftest import CLOUD, Peer, message, random_sweep, running, structured
 
 SWEEP = random_sweep(1200, seed=4)
@@ -154,15 +155,6 @@ def test_what_it_had_no_time_for_is_counted_as_dropped(ear: Peer) -> None:
     small = message(structured(SWEEP))
     status = ear.diagnostics(SEGMENTATION, done, small)
     assert int(values(status)["dropped"]) > int(before["dropped"])
-
-
-def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    """A few bytes changed, most of them among the sizes and fields at the front; or cut off."""
-    raw = bytearray(data)
-    for _ in range(rng.integers(1, 6)):
-        place = int(rng.integers(min(len(raw), 200 if rng.random() < 0.9 else len(raw))))
-        raw[place] = int(rng.integers(256))
-    return bytes(raw[: rng.integers(len(raw))] if rng.random() < 0.2 else raw)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import afov_ros.node
+import afov_ros.run
 from afov.frames import Sweep
 from afov.student import Labels, Student
 from afov.vocabulary import Vocabulary
@@ -39,4 +40,4 @@ class TruthTeller(Student):
 
 if __name__ == "__main__":
     afov_ros.node.Student = TruthTeller  # type: ignore[misc]
-    sys.exit(afov_ros.node.main())
+    sys.exit(afov_ros.run.main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import afov.panoptic
-from afov_ros.node import main
+from afov_ros.run import main
 
 if __name__ == "__main__":
     afov.panoptic.VISIBLE = 0.0

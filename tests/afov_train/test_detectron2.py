@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import zlib
 
@@ -114,6 +115,19 @@ def test_an_absurdly_large_picture_is_one_line(imported, folder):
     bomb(folder / "cam_front/77.png")
     teacher = ImportedTeacher(TeacherConfig(imported=folder), VOCABULARY)
     with pytest.raises(InputError, match="cam_front/77"):
+        teacher.segments(IMAGE, token="77", camera="cam_front")
+
+
+@pytest.mark.parametrize("outside", ["../cam_front/77.png", "{parent}/cam_front/77.png"])
+def test_a_picture_outside_of_the_folder_is_not_opened(outside, folder):
+    inner = folder / "inner"
+    shutil.copytree(folder, inner, ignore=lambda *_: ["inner"])
+    panoptic(folder)
+    content = json.loads((folder / PANOPTIC).read_text())
+    content["annotations"][0]["file_name"] = outside.format(parent=folder)
+    (inner / PANOPTIC).write_text(json.dumps(content))
+    teacher = ImportedTeacher(TeacherConfig(imported=inner), VOCABULARY)
+    with pytest.raises(InputError, match=r"cam_front/77: .*outside of the folder"):
         teacher.segments(IMAGE, token="77", camera="cam_front")
 
 

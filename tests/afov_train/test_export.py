@@ -19,6 +19,7 @@ from afov.unet import Shape
 from afov_train import export
 from afov_train.network.config import NetworkConfig
 from afov_train.network.unet import UNet, build_network
+from afov_train.student_onnx import folded
 from tests.afov_train.conftest import exported, lived_in, street
 
 SLIM_34C = Shape(5, 4, (4, 8, 8, 12, 12, 8, 8, 8), (2, 3, 4, 6, 2, 2, 2, 2))
@@ -90,14 +91,12 @@ def test_a_weight_left_over_stops_the_export():
     network = build_network(NetworkConfig(), 24)
     network.forgotten = torch.nn.Linear(2, 2)
     with pytest.raises(InputError, match=r"without a place.*forgotten"):
-        export.folded(network)
+        folded(network)
 
 
 def test_an_export_that_disagrees_writes_nothing(tmp_path, monkeypatch):
-    honest = export.folded
-
     def wrong(network):
-        weights = honest(network)
+        weights = folded(network)
         weights["head.weight"] = weights["head.weight"] * 1.01
         return weights
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from afov_train.config import Recording, TrainConfig
+from afov_train.config import TrainConfig
 from afov_train.inspect import inspect
+from afov_train.recordings import Recording
 from tests.afov_train.conftest import copied
 
 

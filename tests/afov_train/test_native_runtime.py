@@ -23,8 +23,8 @@ from afov.runtimes.integer_runtime import IntegerRuntime
 from afov.runtimes.native_runtime import NativeRuntime
 from afov.runtimes.torch_runtime import TorchRuntime
 from afov.unet import Shape
-from afov_train.export import folded
 from afov_train.network.unet import UNet
+from afov_train.student_onnx import folded
 from tests.afov_train.conftest import lived_in
 
 pytestmark = [

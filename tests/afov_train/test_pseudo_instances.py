@@ -17,13 +17,13 @@ from afov.sources.bags import BagSource
 from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
-from afov_train.config import Recording
 from afov_train.panoptic.clusters import dbscan
 from afov_train.panoptic.config import DecoderConfig, PanopticConfig, PanopticTrainConfig
 from afov_train.panoptic.follow import Followed
 from afov_train.panoptic.instances import instances, pseudo_instances
 from afov_train.panoptic.pipeline import panoptic
 from afov_train.panoptic.targets import PanopticTarget
+from afov_train.recordings import Recording
 from afov_train.simulation.config import SimConfig
 from afov_train.simulation.drive import simulate
 from afov_train.taught import NO_PHRASE, UNKNOWN_POSE, TaughtSweep

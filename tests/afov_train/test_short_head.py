@@ -13,8 +13,8 @@ from afov.student import Student
 from afov.text_bank import TextBank
 from afov.unet import Shape
 from afov.voxels import VoxelGrid
-from afov_train.export import folded, graph
 from afov_train.network.unet import UNet
+from afov_train.student_onnx import folded, graph
 from tests.afov_train.conftest import bank, lived_in, street
 
 SHAPE = Shape(3, 8, (8, 16, 16, 16, 16, 16, 8, 13), (1, 1, 1, 1, 1, 1, 1, 1))

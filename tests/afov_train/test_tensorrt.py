@@ -199,7 +199,7 @@ def test_stubs_are_not_taken_for_tensorrt(model_folder):
 
 @pytest.mark.skipif(bool(REAL_TENSORRT), reason="TensorRT is installed")
 def test_the_command_says_in_one_line_what_is_missing(model_folder, capsys):
-    assert export(["--model", str(model_folder), "--tensorrt"]) == 2
+    assert export(["--model", str(model_folder)]) == 2
     said = capsys.readouterr()
     assert said.err.startswith("afov-export: TensorRT is not installed") and not said.out
     assert said.err.count("\n") == 1
@@ -209,9 +209,8 @@ def test_the_command_says_in_one_line_what_is_missing(model_folder, capsys):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ((), "expected --tensorrt"),
-        (("--tensorrt", "--max-voxels", "0"), "--max-voxels 0: expected a positive number"),
-        (("--tensorrt", "--model", "nowhere"), "expected a model folder"),
+        (("--max-voxels", "0"), "--max-voxels 0: expected a positive number"),
+        (("--model", "nowhere"), "expected a model folder"),
     ],
 )
 def test_the_command_names_what_is_wrong(model_folder, capsys, flags, said):

@@ -1,0 +1,55 @@
+"""Runs the node until it is told to stop."""
+
+from __future__ import annotations
+
+import sys
+
+import rclpy
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+
+from afov_ros.node import AfovNode
+
+
+def main(args: list[str] | None = None) -> int:
+    """Initialises ROS, and ends it again; 2 where a parameter is wrong."""
+    rclpy.init(args=args)
+    try:
+        node = AfovNode()
+    except ParameterException as error:
+        print(f"afov_node: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    executor = MultiThreadedExecutor(num_threads=4)
+    executor.add_node(node)
+    try:
+        if node.get_parameter("autostart").value:
+            node.start()
+        # SIGTERM, and SIGINT where a script started this in the background, end the context alone.
+        # Should the wait miss that, it is looked at every second.
+        while rclpy.ok():
+            try:
+                executor.spin_once(timeout_sec=1.0)
+            except ExternalShutdownException:
+                break
+            except Exception as error:
+                # rclpy raises here what a peer did wrong: a transition that is none, a request
+                # that cannot be decoded; or that the context ended just now.
+                if rclpy.ok():
+                    node.get_logger().error(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:  # anywhere: the model may still be opening
+        pass
+    except Exception:
+        if rclpy.ok():  # else a signal ended the context under a transition
+            raise
+    finally:
+        # The logger's ROS side is gone after SIGINT; the console is not.
+        print(f"afov_node: {node.health.counts}", file=sys.stderr)
+        executor.shutdown(timeout_sec=1.0)
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
