@@ -79,9 +79,9 @@ def train(config: TrainConfig) -> Path:
     bank = teacher.text_bank
     torch.manual_seed(config.distill.seed)
     network = build_network(config.network, bank.embeddings.shape[1])
-    shape = config.network, config.grid
+    setup = config.network, config.grid
     if config.pretrain.wanted:
-        pretrain(network, taught, bank, *shape, config.pretrain, run / "pretrain")
+        pretrain(network, taught, bank, *setup, config.pretrain, run / "pretrain")
     if config.until == "pretrain":
         return run
     if config.distill.head == "closed":
@@ -89,11 +89,11 @@ def train(config: TrainConfig) -> Path:
         network.with_head(bank.embeddings.shape[1])
     for number in range(1, config.rounds):
         student, folder = deepcopy(network), run / f"distill-{number}"
-        distill(student, taught, bank, *shape, config.distill, folder)
+        distill(student, taught, bank, *setup, config.distill, folder)
         data = student, bank, taught, folder / "model"
         model = on_first(partial(export, config, sources, teacher, *data))
         taught = teach_all(config, sources, teacher, run, model)
-    distill(network, taught, bank, *shape, config.distill, run / "distill")
+    distill(network, taught, bank, *setup, config.distill, run / "distill")
     if config.until == "distill" or ranks()[0] > 0:
         return run
     model = export(config, sources, teacher, network, bank, taught, run / "model")
