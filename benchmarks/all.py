@@ -14,6 +14,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch, as scripts/afov_node
 
+import decoder
 import indices
 import message
 import network
@@ -22,7 +23,10 @@ import reading
 import training
 from compare import HEAD, machine
 
-ROWS = ((indices, 15), (network, 9), (training, 7), (pairing, 15), (reading, 5), (message, 200))
+ROWS = (
+    (indices, 15), (network, 9), (training, 7), (pairing, 15), (reading, 5), (message, 200),
+    (decoder, 30),
+)  # fmt: skip
 
 
 def main() -> None:
