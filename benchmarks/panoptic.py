@@ -1,6 +1,6 @@
 """What each part of open-vocabulary panoptic segmentation is worth (2401.02402).
 
-    OMP_WAIT_POLICY=PASSIVE python benchmarks/panoptic.py [--seeds 3] [--steps 600] [--out panoptic]
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/panoptic.py [--seeds 3] [--steps 300] [--out panoptic]
 
 Simulated drives: 20 streets of 3 sweeps to learn from, 6 others of 2 to be tested on. The labels of
 some classes, things and stuff, are held out (three splits); their names are given at the test
@@ -9,9 +9,9 @@ supervision, training without annotation, cameras off at the test, with and with
 dropped in training, and how far the image features come by themselves. PQ in percent, mean and
 spread over splits and seeds.
 
-Every row starts from the same trunk, pre-trained without labels or names, and has a process and a
-core to itself. Everything measured is in panoptic.csv at once; an interrupted run goes on where it
-was. `--row NAME --split NAME --seed N` measures one row.
+Every row starts from the same trunk, pre-trained without labels or names, takes steps of one sweep,
+and has a process and a core to itself. Everything measured is in panoptic.csv at once; an
+interrupted run goes on where it was. `--row NAME --split NAME --seed N` measures one row.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ warnings.filterwarnings("ignore")
 
 from panoptic_drives import GRID, NETWORK, Drives  # noqa: E402
 
-from afov.frames import Truth  # noqa: E402
+from afov.frames import Frame, Truth  # noqa: E402
 from afov.image_tower import ImageTower  # noqa: E402
 from afov.panoptic_quality import (  # noqa: E402
     NUSCENES_MIN_POINTS,
@@ -110,13 +110,14 @@ def measured(out: Path) -> dict[tuple[str, str, int], list[float]]:
 
 def judge(drives: Drives, name: str, split: Split, seed: int, steps: int) -> None:
     """Trains one row, exports it, and tests it as a vehicle would run it."""
-    row = ROWS[name]
+    row, frames = ROWS[name], drives.test()
+    folder = drives.out / "runs" / f"{name}-{split.name}-{seed}"
     student = trained(
-        drives, row, split, seed, steps, drives.out / "runs" / f"{name}-{split.name}-{seed}"
+        drives, row, split, replace(row.config, seed=seed, steps=steps, batch=1), frames[0], folder
     )
     for cameras in row.cameras:
         quality = no_sweeps(len(drives.vocabulary.labelled))
-        for frame in drives.test():
+        for frame in frames:
             labels = student.label(frame.sweep, frame.images if cameras else ())
             assert frame.truth is not None and labels.instance_id is not None
             quality += compared(frame.truth, labels.class_id, labels.instance_id, drives)
@@ -126,16 +127,20 @@ def judge(drives: Drives, name: str, split: Split, seed: int, steps: int) -> Non
             record(drives, shown, one, seed, quality)
 
 
-def trained(drives: Drives, row: Row, split: Split, seed: int, steps: int, folder: Path) -> Student:
-    """A student that goes on from the common trunk, through a model folder."""
-    config = replace(row.config, seed=seed, steps=steps)
+def trained(
+    drives: Drives, row: Row, split: Split, config: PanopticConfig, frame: Frame, folder: Path
+) -> Student:
+    """A student that goes on from the common trunk, through a model folder.
+
+    Args:
+        frame: on which the export is checked.
+    """
     base = BaseClasses.of(drives.vocabulary, split.base if row.labels == "base" else ())
     files = drives.files(split.name if row.labels == "base" else row.labels)
-    torch.manual_seed(seed)
+    torch.manual_seed(config.seed)
     network = build_panoptic(NETWORK, drives.bank, base, config)
     network.trunk.load_state_dict(drives.start())
     train_panoptic(network, files, drives.bank, base, NETWORK, GRID, config, folder / "panoptic")
-    frame = drives.test()[0]
     names = [drives.vocabulary.names[i] for i in base.ids]
     files_ = panoptic_files(
         network, drives.tower, config.head, names, NETWORK.inputs, GRID, frame.sweep, frame.images
@@ -217,7 +222,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("panoptic"))
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--start-steps", type=int, default=300)
     parser.add_argument("--streets", type=int, default=20)
     parser.add_argument("--row", choices=ROWS)
@@ -230,7 +235,8 @@ def main() -> None:
         (split,) = (s for s in drives.splits if s.name == options.split)
         judge(drives, options.row, split, options.seed, options.steps)
         return
-    drives.prepare(options.streets, options.start_steps)
+    if not drives.prepared:
+        drives.prepare(options.streets, options.start_steps)
     done = measured(options.out)
     if ("image features name every point", drives.splits[0].name, 0) not in done:
         untrained(drives)

@@ -116,7 +116,16 @@ class Drives:
 
     def start(self) -> dict[str, torch.Tensor]:
         """Its weights."""
-        return load_file(self.out / "start/network.safetensors")
+        return load_file(self._start)
+
+    @property
+    def prepared(self) -> bool:
+        """Whether an earlier run did it all."""
+        return self._start.exists()
+
+    @property
+    def _start(self) -> Path:
+        return self.out / "start/network.safetensors"
 
 
 class ImagePretraining(Stage):

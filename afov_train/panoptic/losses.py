@@ -100,5 +100,5 @@ def voxel_loss(embedding: torch.Tensor, mask: torch.Tensor, image: torch.Tensor)
     seen = (image != 0).any(1)
     if not seen.any():
         return embedding.sum() * 0
-    made = mask[:, seen].softmax(0).T @ embedding
-    return (made - image[seen]).abs().sum(1).mean()
+    made = mask.softmax(0).T @ embedding
+    return (seen * (made - image).abs().sum(1)).sum() / seen.sum()
