@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import lightning
 import numpy as np
 import torch
 from safetensors.torch import load_file
@@ -108,10 +107,9 @@ class Drives:
     def _pretrain(self, files: Sequence[Path], steps: int) -> None:
         """The trunk that every row starts from, in out/start."""
         config = PanopticConfig(steps=steps)
-        lightning.seed_everything(config.seed, workers=True, verbose=False)
+        torch.manual_seed(config.seed)
         trunk = build_network(NETWORK, self.tower.embedding)
-        visits = steps * config.batch
-        sweeps = PanopticSweeps(files, GRID, NETWORK.inputs, config.augment, 0.0, 0, visits)
+        sweeps = PanopticSweeps(files, GRID, NETWORK.inputs, config.augment, 0.0, config.seed)
         fit(ImagePretraining(trunk, config, self.vocabulary), sweeps, self.out / "start", "start")
 
     def start(self) -> dict[str, torch.Tensor]:

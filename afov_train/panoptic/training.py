@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import lightning
 import numpy as np
 import torch
 from torch.nn.functional import normalize
@@ -159,9 +158,5 @@ def train_panoptic(
         files: of `prepare`. folder: where losses, checkpoints and weights go.
     """
     config = config.for_sweeps(len(files))
-    lightning.seed_everything(config.seed, workers=True, verbose=False)
-    visits = config.steps * config.batch * config.accumulate
-    sweeps = PanopticSweeps(
-        files, grid, inputs.inputs, config.augment, config.drop, config.seed, visits
-    )
+    sweeps = PanopticSweeps(files, grid, inputs.inputs, config.augment, config.drop, config.seed)
     fit(PanopticTraining(network, text_bank, base, config), sweeps, folder, "panoptic")
