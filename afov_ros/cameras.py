@@ -1,7 +1,8 @@
-"""The newest image of each camera, kept as it came; decoded only when someone looks."""
+"""The newest image of each camera: taken, and decoded, only when someone looks."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from afov.frames import CameraImage, Sweep
 from afov.images import decode_compressed, decode_raw
 from afov.sources.bags import CameraTopics, camera_of
 from afov.sources.messages import Topic
-from afov_ros.subscriptions import decoded, stamp_in, subscribe
+from afov_ros.subscriptions import Mailbox, decoded, newest, stamp_in
 from afov_ros.transforms import Transforms
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -24,28 +25,28 @@ class CameraInput:
     """One camera. It never waits and nothing waits for it.
 
     Attributes:
-        newest: stamp (nanoseconds) and bytes of the newest image; None before the first.
         fault: what was wrong with the last one that someone looked at; "" for nothing.
 
     Args:
         topic: image topic; one that ends in "compressed" is CompressedImage.
     """
 
-    def __init__(self, node: Any, topic: str, group: Any) -> None:
+    def __init__(self, node: Any, topic: str) -> None:
         self.compressed = topic.endswith("compressed")
         self._kind = CompressedImage if self.compressed else Image
         self.topics = _topics(topic)
         self.name = self.topics.name
         self.fault = self._bad_input = ""
         self._node = node
-        self.newest: tuple[int, bytes] | None = None
+        self._newest: tuple[int, bytes] | None = None
         self._info: Any = None
-        self._subscriptions = [
+        self._lock, box = threading.Lock(), Mailbox()
+        self._images, self._infos = (
             node.create_subscription(
-                self._kind, topic, self._take, NEWEST, callback_group=group, raw=True
-            ),
-            subscribe(node, CameraInfo, self.topics.info, self._take_info, NEWEST, group),
-        ]
+                kind, name, lambda _: None, NEWEST, callback_group=box, raw=True
+            )
+            for kind, name in ((self._kind, topic), (CameraInfo, self.topics.info))
+        )
 
     @staticmethod
     def name_of(topic: str) -> str:
@@ -57,18 +58,34 @@ class CameraInput:
         """The camera's optical frame, by its camera_info."""
         return str(self._info.header.frame_id) if self._info is not None else ""
 
+    def look(self) -> tuple[int, bytes] | None:
+        """Stamp (nanoseconds) and bytes of the newest image; None before the first."""
+        with self._lock:
+            if (data := newest(self._images)) is not None:
+                try:
+                    stamp = stamp_in(data)
+                    if stamp == 0:
+                        raise InputError("an image without a stamp; it cannot be paired")
+                    self._newest, self._bad_input = (stamp, data), ""
+                except InputError as error:
+                    self._bad_input = str(error)
+                    self._node.warn(f"{self.name}: {error}")
+            return self._newest
+
     def age(self, stamp: int) -> float | None:
         """Seconds from the newest image to a sweep's stamp (nanoseconds); None without an image."""
-        newest = self.newest
-        return None if newest is None else (stamp - newest[0]) / 1e9
+        seen = self.look()
+        return None if seen is None else (stamp - seen[0]) / 1e9
 
     def forget(self) -> None:
-        """After time jumped back: the image is of another time."""
-        self.newest = None
+        """After time jumped back: the image is of another time, so is one not yet taken."""
+        with self._lock:
+            newest(self._images)
+            self._newest = None
 
     def destroy(self) -> None:
         """Listens no longer."""
-        for subscription in self._subscriptions:
+        for subscription in (self._images, self._infos):
             self._node.destroy_subscription(subscription)
 
     def image(
@@ -82,14 +99,14 @@ class CameraInput:
         """An image, `width` pixels wide, paired with the sweep through tf at both times.
 
         Args:
-            seen: `newest` when the sweep came.
+            seen: of `look`, when the sweep came.
             tolerance: seconds between the two, at most.
             width: None for the image as it came.
 
         Raises:
             InputError: none within the tolerance, or it, its camera_info or its transform is bad.
         """
-        info = self._info
+        info = self._intrinsics()
         if seen is None:
             raise InputError(f"{self.name}: no image yet on {self.topics.image.name}")
         if info is None:
@@ -112,7 +129,7 @@ class CameraInput:
         age = self.age(stamp)
         if age is None:
             return False, self._bad_input or f"no image yet on {self.topics.image.name}"
-        if self._info is None:
+        if self._intrinsics() is None:
             return False, f"no camera_info yet on {self.topics.info}"
         # A younger one is no fault of the camera: the sweep took its time.
         if age > tolerance:
@@ -120,19 +137,17 @@ class CameraInput:
         fault = self._bad_input or self.fault
         return not fault, fault or "ok"
 
-    def _take(self, data: bytes) -> None:
-        try:
-            stamp = stamp_in(data)
-            if stamp == 0:
-                raise InputError("an image without a stamp; it cannot be paired")
-            self.newest, self._bad_input = (stamp, data), ""
-        except InputError as error:
-            self._bad_input = str(error)
-            self._node.warn(f"{self.name}: {error}")
-
-    def _take_info(self, message: Any) -> None:
-        camera_of(message, self.topics)  # a bad one is warned about and not kept
-        self._info = message
+    def _intrinsics(self) -> Any:
+        """The newest camera_info that can be used; None before the first."""
+        with self._lock:
+            if (data := newest(self._infos)) is not None:
+                try:
+                    message = decoded(data, CameraInfo)
+                    camera_of(message, self.topics)
+                    self._info = message
+                except Exception as error:  # whatever is wrong with it, the sweep goes on
+                    self._node.warn(f"{self.topics.info}: {error}")
+            return self._info
 
 
 def images_of(
@@ -145,7 +160,7 @@ def images_of(
     """What the cameras saw of a sweep, as it came, and why the others saw nothing.
 
     Args:
-        seen: each camera's `newest` when the sweep came, by name; nothing is waited for.
+        seen: what each camera's `look` gave when the sweep came, by name.
         tolerance: as `CameraInput.image`.
     """
     images, faults = [], []

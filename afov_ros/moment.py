@@ -22,7 +22,8 @@ class Moment:
     """One labelled sweep, with all that it was labelled under.
 
     Attributes:
-        seen: each camera's newest image when the sweep came: stamp (nanoseconds) and bytes.
+        seen: the newest image of each camera of which anyone makes use, when the sweep's turn came:
+            stamp (nanoseconds) and bytes.
         things: None where the model knows none, or nobody listens to what tells of them.
     """
 

@@ -96,7 +96,7 @@ class AfovNode(LifecycleNode):
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
         """Begins to listen."""
         settings, self._last_stamp = self.settings, 0
-        self.cameras = [CameraInput(self, topic, self._side_group) for topic in settings.cameras]
+        self.cameras = [CameraInput(self, topic) for topic in settings.cameras]
         self._following = Following(self.transforms)
         self._sweeps, self._drawings = Worker(self.label, settings.queue), Worker(self.draw)
         # Best effort, as sensors publish; of those that wait the oldest is dropped.
@@ -137,13 +137,13 @@ class AfovNode(LifecycleNode):
         """Labels one cloud; whatever is wrong with it, the node goes on."""
         assert self.vocabulary is not None
         settings, began = self.settings, time.perf_counter()
-        seen = {camera.name: camera.newest for camera in self.cameras}
         try:
             message = decoded(data, PointCloud2)
             sweep = to_sweep(message)
             self._notice_jump(sweep.stamp)
             read = time.perf_counter()
             language = self.vocabulary.current
+            seen = self._seen(language.student)
             scaled = scaled_intensity(sweep, settings.intensity_scale)
             if (why := unusual_intensity(scaled)) and "intensity" in language.student.model.inputs:
                 self.get_logger().warning(why, throttle_duration_sec=60.0)
@@ -212,6 +212,11 @@ class AfovNode(LifecycleNode):
             if part is not None:
                 part.destroy()
         self.outputs = self.transforms = None
+
+    def _seen(self, student: Student) -> dict[str, tuple[int, bytes] | None]:
+        """The newest image of each camera of which anyone makes use."""
+        every = student.panoptic is not None
+        return {c.name: c.look() for c in self.cameras if every or self.outputs.shows(c.name)}
 
     def _images(self, student: Student, seen: dict[str, Any], sweep: Sweep) -> list[CameraImage]:
         """What a panoptic model looks at besides; a camera that is late is left out."""

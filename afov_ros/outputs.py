@@ -130,13 +130,12 @@ class Outputs:
         """The overlays that someone looks at."""
         settings, palette = moment.settings, moment.language.student.vocabulary.palette
         for camera in cameras:
-            topic = f"~/overlay/{camera.name}"
-            if not self.wanted(topic):
+            if camera.name not in moment.seen or not self.shows(camera.name):
                 camera.fault = ""
                 continue
             try:
                 image = camera.image(
-                    moment.seen.get(camera.name),
+                    moment.seen[camera.name],
                     moment.sweep,
                     self._transforms,
                     settings.camera_tolerance,
@@ -149,7 +148,11 @@ class Outputs:
                 camera.fault = ""
                 picture = overlay(image, moment.sweep.xyz, palette[moment.ids], radius=1)
                 message = image_message(np.asarray(picture), image.stamp, camera.frame_id)
-                self.send(topic, message)
+                self.send(f"~/overlay/{camera.name}", message)
+
+    def shows(self, camera: str) -> bool:
+        """Whether anyone looks at a camera's overlay."""
+        return self.wanted(f"~/overlay/{camera}")
 
     def measure(self, seconds: dict[str, float], latency: float) -> None:
         """How long each part took, and how old the sweep was when all was done; seconds."""

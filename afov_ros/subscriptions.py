@@ -6,6 +6,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.callback_groups import CallbackGroup
+from rclpy.exceptions import InvalidHandle
 from rclpy.serialization import deserialize_message
 
 from afov.errors import InputError
@@ -39,6 +41,35 @@ def subscribe(
             node.warn(f"{topic}: {error}")
 
     return node.create_subscription(kind, topic, guarded, qos, callback_group=group, raw=True)
+
+
+class Mailbox(CallbackGroup):
+    """Subscriptions whose messages wait in the middleware until `newest` takes them.
+
+    rclpy builds a wait set for every message that it hands out: six cameras and their camera_info
+    at 20 Hz took a quarter of a core from the network. Waiting, they take a hundredth.
+    """
+
+    def can_execute(self, entity: Any) -> bool:
+        """Never: the executor leaves these messages alone."""
+        return False
+
+    def beginning_execution(self, entity: Any) -> bool:
+        """Never."""
+        return False
+
+    def ending_execution(self, entity: Any) -> None:
+        """Nothing was begun."""
+
+
+def newest(subscription: Any) -> bytes | None:
+    """The newest message of depth 1 that came since the last call; None where none did."""
+    try:
+        with subscription.handle:
+            found = subscription.handle.take_message(subscription.msg_type, True)
+    except InvalidHandle:  # destroyed meanwhile
+        return None
+    return None if found is None else bytes(found[0])
 
 
 def stamp_in(data: bytes) -> int:

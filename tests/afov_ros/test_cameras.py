@@ -293,3 +293,31 @@ def test_a_frame_that_tf_lacks_is_named(
 
         rig.until(told, cameras="c")
     assert "no frame 'cam_c'" in reports[0].message and "lidar" in reports[0].message
+
+
+def test_images_wait_in_the_middleware_until_someone_looks(talker: Peer) -> None:
+    """No callback a message: the executor's work for six cameras was most of the node's."""
+    from afov_ros.cameras import CameraInput
+
+    rig = Rig(talker, tf=False)
+    camera = CameraInput(talker.ros, JPEG)
+    handed_out: list[Any] = []
+    camera._images.callback = handed_out.append
+
+    def send(seconds: float) -> None:
+        rig.images["b"].publish(rig.image("b", seconds))
+        talker.executor.spin_once(timeout_sec=0.1)
+
+    talker.spin_until(lambda: bool(send(BEGIN) or camera.look()))
+    for seconds in (BEGIN + 1, BEGIN + 2):
+        send(seconds)
+    talker.spin_until(lambda: camera.age((BEGIN + 2) * 10**9) == 0.0)
+    first, again = camera.look(), camera.look()
+    assert first is not None and first is again  # kept until there is another
+    send(BEGIN + 3)
+    time.sleep(0.5)
+    camera.forget()
+    assert camera.look() is None  # nor does one come back that nobody had looked at
+    assert not handed_out
+    camera.destroy()
+    assert camera.look() is None
