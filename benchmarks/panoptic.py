@@ -51,7 +51,7 @@ from afov_train.export import export_student  # noqa: E402
 from afov_train.panoptic.config import DecoderConfig, LossConfig, PanopticConfig  # noqa: E402
 from afov_train.panoptic.export import panoptic_files  # noqa: E402
 from afov_train.panoptic.sweeps import PanopticSweep  # noqa: E402
-from afov_train.panoptic.targets import BaseClasses  # noqa: E402
+from afov_train.panoptic.targets import BaseClasses, PanopticTarget  # noqa: E402
 from afov_train.panoptic.training import build_panoptic, train_panoptic  # noqa: E402
 
 PLAIN = LossConfig(object=0.0, voxel=0.0)
@@ -153,7 +153,7 @@ def trained(
 
 
 def compared(
-    truth: Truth, class_id: np.ndarray, instance_id: np.ndarray, drives: Drives
+    truth: Truth | PanopticTarget, class_id: np.ndarray, instance_id: np.ndarray, drives: Drives
 ) -> PanopticQuality:
     """One sweep against its truth."""
     return panoptic_quality(
@@ -169,9 +169,7 @@ def untrained(drives: Drives) -> None:
     own, points, masks = (no_sweeps(classes) for _ in range(3))
     for one, other in zip(drives.files("truth"), drives.files("pseudo"), strict=True):
         truth, said = PanopticSweep.load(one).target, PanopticSweep.load(other).target
-        own += compared(
-            Truth(truth.class_id, truth.instance_id), said.class_id, said.instance_id, drives
-        )
+        own += compared(truth, said.class_id, said.instance_id, drives)
     eyes = ImageTower(drives.tower)
     for frame in drives.test():
         truth = frame.truth
