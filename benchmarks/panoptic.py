@@ -263,14 +263,16 @@ def last(row: str) -> str:
 
 def side_by_side(jobs: Sequence[Sequence[str]]) -> None:
     """Each job is this script once more, with further arguments, on a core of its own."""
+    # Not as the main file, which every process that a training starts would import once more.
+    run = "import sys; sys.path.insert(0, sys.argv.pop(1)); import panoptic; panoptic.main()"
+    start = [sys.executable, "-c", run, str(Path(__file__).parent), *sys.argv[1:]]
     cores: SimpleQueue[int] = SimpleQueue()
     for core in sorted(os.sched_getaffinity(0)):
         cores.put(core)
 
     def work(job: Sequence[str]) -> None:
         core = cores.get()
-        command = ["taskset", "-c", str(core), sys.executable, *sys.argv, *job]
-        subprocess.run(command, check=True)
+        subprocess.run(["taskset", "-c", str(core), *start, *job], check=True)
         cores.put(core)
 
     with ThreadPoolExecutor(cores.qsize()) as pool:
