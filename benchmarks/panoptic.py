@@ -79,10 +79,10 @@ ROWS = {
     "+ single head": Row(PanopticConfig(losses=PLAIN)),
     "+ object loss": Row(PanopticConfig(losses=replace(PLAIN, object=LossConfig.object))),
     "+ voxel loss": Row(cameras=(True, False)),
-    "single head + voxel loss alone": Row(PanopticConfig(losses=LossConfig(object=0.0))),
     "+ voxel loss, without dropout": Row(PanopticConfig(drop=0.0), cameras=(True, False)),
     "full supervision": Row(labels="truth", cameras=(True, False)),
     "without annotation": Row(labels="pseudo", cameras=(True, False)),
+    "single head + voxel loss alone": Row(PanopticConfig(losses=LossConfig(object=0.0))),
 }
 GROUPS = ("all", "base", "novel", "base things", "base stuff", "novel things", "novel stuff")
 FIGURES = ("PQ", "SQ", "RQ", "PQ-dagger", "mIoU")
