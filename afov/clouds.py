@@ -102,14 +102,13 @@ def to_sweep(msg: Any) -> Sweep:
         found = [a for a in aliases if a in present]
         if found:
             chosen[name] = found[0]
+    if "time" in present:
+        chosen["time"] = "time"
     columns = np.empty((len(points), len(chosen)), np.float32)
     with np.errstate(over="ignore"):
         for i, source in enumerate(chosen.values()):
             column = points[source]
             columns[:, i] = column if column.ndim == 1 else column[:, 0]
-    if "time" in present:
-        columns = np.column_stack((columns, points["time"].astype(np.float32)))
-        chosen["time"] = "time"
     return Sweep(columns, tuple(chosen), stamp_of(msg.header), msg.header.frame_id)
 
 

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 from afov.errors import InputError
 from afov.frames import CameraImage
-from afov.model_folder import ImageTowerFiles
+from afov.model_parts import ImageTowerFiles
 from afov.pairing import pair_images
 
 
@@ -80,10 +80,11 @@ def open_session(onnx: bytes, what: str, threads: int = 0) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    usable = onnxruntime.get_available_providers()
+    # Never its TensorRT: every sweep has another number of voxels, and would be another engine.
+    providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in usable]
     try:
-        return onnxruntime.InferenceSession(
-            onnx, options, providers=onnxruntime.get_available_providers()
-        )
+        return onnxruntime.InferenceSession(onnx, options, providers=providers)
     except Exception as error:  # onnxruntime has types of its own
         line = " ".join(f"{error}".split())[:200]
         raise InputError(f"{what}: cannot be opened ({line}); export the model again") from None

@@ -13,7 +13,7 @@ import numpy as np
 
 from afov.frames import CameraImage, Sweep
 from afov.image_tower import ImageTower, open_session
-from afov.model_folder import PanopticFiles
+from afov.model_parts import PanopticFiles
 from afov.text_bank import TextBank
 from afov.voxels import Voxels
 

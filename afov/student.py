@@ -15,7 +15,8 @@ from afov.afi import Mode, interact
 from afov.frames import CameraImage, Sweep
 from afov.inputs import inputs
 from afov.kernel_maps import kernel_maps
-from afov.model_folder import ModelFolder, read_model_folder, read_panoptic
+from afov.model_folder import ModelFolder, read_model_folder
+from afov.model_parts import read_panoptic
 from afov.runtimes import Runtime, RuntimeName, open_runtime
 from afov.short_head import shortened
 from afov.text_bank import TextBank

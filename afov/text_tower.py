@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from afov.errors import InputError
-from afov.model_folder import TowerFiles, read_text_tower
+from afov.model_parts import TowerFiles, read_text_tower
 from afov.text_bank import TextBank
 from afov.tokenizer import Tokenizer, read_merges
 from afov.vocabulary import Vocabulary
@@ -71,7 +71,7 @@ class TextTower:
         return TextBank(vocabulary, self.embed(vocabulary.phrases))
 
     def _embed_one(self, phrase: str) -> np.ndarray:
-        tokens = self._tokenizer([t.format(phrase) for t in self._templates])
+        tokens = self._tokenizer([t.replace("{}", phrase) for t in self._templates])
         tokens = tokens[:, : int(tokens.argmax(1).max()) + 1]  # the end has the highest id
         each = _unit(self._session.run(None, {"tokens": tokens})[0])
         return _unit(each.mean(0)).astype(np.float32)

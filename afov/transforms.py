@@ -162,6 +162,10 @@ class TransformTree:
         """Every frame that was named, sorted."""
         return tuple(sorted({*self._edges, *(e.parent for e in self._edges.values())}))
 
+    def knows(self, frame: str) -> bool:
+        """Whether the frame was named."""
+        return _bare(frame) in self.frames
+
     def root(self, frame: str) -> str:
         """The top of the tree that `frame` hangs in: map, odom or base_link (REP 105)."""
         return self._path(frame)[-1]
@@ -221,7 +225,7 @@ class TransformTree:
 
     def _path(self, frame: str) -> list[str]:
         frame = _bare(frame)
-        if frame not in self.frames:
+        if not self.knows(frame):
             raise InputError(f"no frame {frame!r} in the transforms; frames: {self._listed()}")
         path = [frame]
         while path[-1] in self._edges:

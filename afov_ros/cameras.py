@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from afov.errors import InputError
 from afov.frames import CameraImage, Sweep
 from afov.images import decode_compressed, decode_raw
-from afov.sources.bags import CameraTopics, camera_of
+from afov.sources.bag_topics import CameraTopics, camera_of
 from afov.sources.messages import Topic
 from afov_ros.subscriptions import Mailbox, decoded, newest, stamp_in
 from afov_ros.transforms import Transforms

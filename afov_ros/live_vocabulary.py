@@ -88,6 +88,11 @@ class LiveVocabulary:
             self.current = language
             return language
 
+    def repeat(self, announce: Callable[[Language], None]) -> None:
+        """What is spoken now, once more; never after a change that came meanwhile."""
+        with self._lock:
+            announce(self.current)
+
     def _open_tower(self) -> TextTower:
         with self._opening:
             if self._tower is None:

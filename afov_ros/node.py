@@ -56,6 +56,7 @@ class AfovNode(LifecycleNode):
         self.cameras: list[CameraInput] = []
         self._side_group = MutuallyExclusiveCallbackGroup()
         self.subscription: Any = None
+        self._workers: list[Worker] = []
         self._throttle, self._last_stamp = Throttle(), 0
         self.diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Steady: a simulated clock may stand still or jump back.
@@ -99,6 +100,7 @@ class AfovNode(LifecycleNode):
         self.cameras = [CameraInput(self, topic) for topic in settings.cameras]
         self._following = Following(self.transforms)
         self._sweeps, self._drawings = Worker(self.label, settings.queue), Worker(self.draw)
+        self._workers = [self._sweeps, self._drawings]
         # Best effort, as sensors publish; of those that wait the oldest is dropped.
         newest = QoSProfile(depth=settings.queue, reliability=ReliabilityPolicy.BEST_EFFORT)
         # Raw: rclpy ends a node whose message it cannot decode.
@@ -126,6 +128,11 @@ class AfovNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     on_error = on_shutdown
+
+    def destroy_node(self) -> None:
+        """Ends the workers first: a thread that is in native code when Python ends aborts it."""
+        self._silence()
+        super().destroy_node()
 
     def on_cloud(self, data: bytes, about: dict[str, Any]) -> None:
         """Takes a cloud in; one that still waited for its turn makes room."""
@@ -190,7 +197,8 @@ class AfovNode(LifecycleNode):
             message.header.stamp = self.get_clock().now().to_msg()
             self.diagnostics.publish(message)
         except Exception as error:  # the life cycle may move on meanwhile
-            self.warn(f"diagnostics: {error}")
+            if rclpy.ok():  # else the node ends, and this is no news
+                self.warn(f"diagnostics: {error}")
 
     def warn(self, text: str) -> None:
         """Logs a warning, unless one of its kind was logged a moment ago."""
@@ -200,11 +208,12 @@ class AfovNode(LifecycleNode):
     def _silence(self) -> None:
         if self.subscription is not None:
             self.destroy_subscription(self.subscription)
-            self._sweeps.stop()
-            self._drawings.stop()
+        for worker in self._workers:
+            worker.stop()
         for camera in self.cameras:
             camera.destroy()
-        self.cameras, self.latest, self.subscription = [], None, None
+        self.cameras, self._workers = [], []
+        self.latest = self.subscription = None
 
     def _free(self) -> None:
         self.vocabulary = None
@@ -271,12 +280,18 @@ def main(args: list[str] | None = None) -> int:
         while rclpy.ok():
             try:
                 executor.spin_once(timeout_sec=1.0)
-            except (KeyboardInterrupt, ExternalShutdownException):
+            except ExternalShutdownException:
                 break
             except Exception as error:
                 # rclpy raises here what a peer did wrong: a transition that is none, a request
-                # that cannot be decoded.
-                node.get_logger().error(f"{type(error).__name__}: {error}")
+                # that cannot be decoded; or that the context ended just now.
+                if rclpy.ok():
+                    node.get_logger().error(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:  # anywhere: the model may still be opening
+        pass
+    except Exception:
+        if rclpy.ok():  # else a signal ended the context under a transition
+            raise
     finally:
         # The logger's ROS side is gone after SIGINT; the console is not.
         print(f"afov_node: {node.health.counts}", file=sys.stderr)

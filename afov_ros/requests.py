@@ -78,7 +78,7 @@ class Requests:
         if bank is not None:
             node.vocabulary.change(bank, self._announce)
         elif "threshold" in changed:
-            self._announce(node.vocabulary.current)
+            node.vocabulary.repeat(self._announce)
         return SetParametersResult(successful=True)
 
     def _change(self, wanted: Any) -> int:

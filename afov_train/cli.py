@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +13,13 @@ from afov.config import load_yaml
 from afov.errors import InputError
 
 C = TypeVar("C")
+YAML = "--config FILE.yaml may hold these settings; flags win."
+OTHERS = """
+Others, each with a --help of its own:
+  afov-train finetune   on a share of the truth
+  afov-train probe      on the truth, the head alone
+  afov-train panoptic   things, one by one
+"""
 
 
 def configured(cls: type[C], prog: str, args: list[str], default: C | None = None) -> C:
@@ -22,7 +30,8 @@ def configured(cls: type[C], prog: str, args: list[str], default: C | None = Non
             raise InputError("--config: expected a YAML file behind it")
         default = load_yaml(cls, Path(args[place + 1]))
         args = args[:place] + args[place + 2 :]
-    return tyro.cli(cls, prog=prog, args=args, default=default or cls())
+    about = f"{inspect.getdoc(cls)}\n{OTHERS if prog == 'afov-train' else ''}\n{YAML}"
+    return tyro.cli(cls, prog=prog, description=about, args=args, default=default or cls())
 
 
 def train(args: list[str] | None = None) -> int:
@@ -49,9 +58,9 @@ def train(args: list[str] | None = None) -> int:
             return 0
         config = configured(TrainConfig, "afov-train", args)
         if config.inspect:
-            from afov_train.inspect import inspect
+            from afov_train.inspect import inspect as look
 
-            inspect(config)
+            look(config)
         else:
             from afov_train.pipeline import train as run
 

@@ -129,6 +129,13 @@ class TrainingConfig:
     """Divides every cosine."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.steps < 0 or (self.epochs is not None and self.epochs < 1):
+            raise ValueError(f"steps {self.steps}, epochs {self.epochs}: expected 1 or more")
+        for name in ("batch", "accumulate", "checkpoint"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: expected 1 or more")
+
     def for_sweeps(self: T, count: int) -> T:
         """The same with epochs said in steps."""
         if self.epochs is None:
@@ -169,10 +176,15 @@ class DistillConfig(TrainingConfig):
     class_weight: Literal["none", "sqrt"] = "sqrt"
     """"sqrt": cross-entropy weighted by 1 / sqrt(class share), so that rare classes survive."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.steps or self.epochs):
+            raise ValueError("steps 0: the student would stay as untrained as it begins")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything one run depends on; written beside its results."""
+    """From a recorded drive to a model folder: teach, pretrain, distill, evaluate."""
 
     # No prefix on the command line: --bag, not --recording.bag.
     recording: Annotated[Recording, tyro.conf.arg(name="")] = field(default_factory=Recording)
@@ -250,7 +262,8 @@ def open_recordings(recording: Recording, *, truth: bool = False) -> list[Source
     """
     sources: list[Source] = []
     if recording.bag:
-        from afov.sources.bags import BagSource, BagTopics
+        from afov.sources.bag_topics import BagTopics
+        from afov.sources.bags import BagSource
 
         topics = BagTopics(cloud=recording.cloud_topic, images=recording.image_topics)
         for bag in recording.bag:

@@ -35,6 +35,7 @@ from afov_train.progress import track
 from afov_train.taught import class_of_phrase
 from afov_train.teach import look, project
 from afov_train.teachers.segments import Teacher
+from afov_train.truth import check_truth
 
 DISTANCES = (0.0, 10.0, 20.0, 40.0, np.inf)  # metres
 WORST = 3  # sweeps kept for a look
@@ -166,7 +167,7 @@ def evaluate(
         split: which classes were novel to the student.
 
     Raises:
-        InputError: no frame has truth.
+        InputError: no frame has truth, or it is in other classes.
     """
     vocabulary = student.vocabulary
     size = len(vocabulary.labelled)
@@ -177,6 +178,7 @@ def evaluate(
     for source, frame in track(frames, "evaluate", sum(map(len, sources))):
         if frame.truth is None:
             continue
+        check_truth(source, vocabulary)
         sweeps += 1
         truth = frame.truth.class_id
         labels = student.label(frame.sweep, frame.images)

@@ -18,13 +18,8 @@ from afov.errors import InputError
 from afov.frames import Sweep
 from afov.inputs import inputs
 from afov.kernel_maps import kernel_maps
-from afov.model_folder import (
-    ModelFolder,
-    PanopticFiles,
-    Sample,
-    TowerFiles,
-    write_model_folder,
-)
+from afov.model_folder import ModelFolder, Sample, write_model_folder
+from afov.model_parts import PanopticFiles, TowerFiles
 from afov.runtimes.onnx_runtime import OnnxRuntime
 from afov.text_bank import TextBank
 from afov.text_tower import TextTower

@@ -17,7 +17,7 @@ def inspect(config: TrainConfig) -> Path:
     """
     recording = config.recording
     if recording.bag:
-        from afov.sources.bags import BagTopics
+        from afov.sources.bag_topics import BagTopics
         from afov.sources.inspect import inspect_bag
 
         topics = BagTopics(cloud=recording.cloud_topic, images=recording.image_topics)

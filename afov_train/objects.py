@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from afov.vocabulary import Vocabulary
+from afov_train.panoptic.clusters import dbscan, extents
 from afov_train.taught import NO_PHRASE, TaughtSweep
 
 CELL = 0.5  # metres: the ground of a place is the lowest point in three by three of these
@@ -54,14 +55,8 @@ def pieces(xyz: np.ndarray) -> np.ndarray:
     Args:
         xyz: (N, 3) metres, finite.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-    from scipy.spatial import cKDTree
-
     cells, inverse = np.unique(np.floor(xyz / FINE).astype(int), axis=0, return_inverse=True)
-    pairs = cKDTree(cells).query_pairs(GAP / FINE + 1e-6, output_type="ndarray")
-    joined = coo_matrix((np.ones(len(pairs), bool), pairs.T), (len(cells), len(cells)))
-    return connected_components(joined, directed=False)[1][inverse.reshape(-1)]
+    return dbscan(cells, GAP / FINE + 1e-6)[inverse.reshape(-1)]
 
 
 def ground_classes(files: Sequence[Path], vocabulary: Vocabulary) -> np.ndarray:
@@ -139,7 +134,5 @@ def _filled(
 
 def _length(xyz: np.ndarray, piece: np.ndarray, count: int) -> np.ndarray:
     """(count,) metres, the longer side of each piece in x and y."""
-    low, high = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
-    np.minimum.at(low, piece, xyz[:, :2])
-    np.maximum.at(high, piece, xyz[:, :2])
+    low, high = extents(xyz[:, :2], piece, count)
     return (high - low).max(1)

@@ -42,7 +42,8 @@ class Predict:
 
     def run(self) -> None:
         """Writes `out`, whole or not at all; says how fast, and what was left out."""
-        from afov.sources.bags import choose_cloud, open_reader
+        from afov.sources.bag_topics import choose_cloud
+        from afov.sources.messages import open_reader
 
         if self.bag is None:
             raise InputError("name a recording: --bag FILE")
@@ -80,7 +81,8 @@ class Predict:
         self, reader: Reader, cloud: Topic, skipped: Counter[str], *, looks: bool
     ) -> Iterator[Frame]:
         """The recording's sweeps; with images and poses where the model looks at them."""
-        from afov.sources.bags import BagSource, BagTopics
+        from afov.sources.bag_topics import BagTopics
+        from afov.sources.bags import BagSource
 
         if looks and any(topic.kind in ("image", "compressed") for topic in reader.topics):
             assert self.bag is not None

@@ -15,6 +15,7 @@ from afov.sources.nuscenes import NuScenesSource
 from afov.vocabulary import Vocabulary
 from afov_train.progress import track
 from afov_train.taught import NO_PHRASE, UNKNOWN_POSE, TaughtSweep
+from afov_train.truth import check_truth
 
 
 def supervised_sweeps(
@@ -28,7 +29,7 @@ def supervised_sweeps(
         source: opened with truth.
 
     Raises:
-        InputError: no frame has truth, or the fraction is no share.
+        InputError: no frame has truth, it is in other classes, or the fraction is no share.
     """
     if not 0 < fraction <= 1:
         raise InputError(f"fraction {fraction}: expected more than 0, at most 1")
@@ -39,6 +40,7 @@ def supervised_sweeps(
     for frame in track(source, "labels", len(source)):
         if frame.truth is None:
             continue
+        check_truth(source, vocabulary)
         if met % every == 0:
             file = folder / f"{frame.token}.npz"
             labelled(frame, vocabulary).save(file)

@@ -143,7 +143,9 @@ def teach(source: Source, teacher: Teacher, config: TeachConfig, folder: Path) -
         # What the images say does not depend on how it is settled, and is kept apart.
         alone = replace(config, vote=0.0, keep=1.0, objects=False, reach=0.0)
         files = _each(source, teacher, alone, folder / "projected", settled=False)
-        settled = folder / _key(source, teacher, config)
+        # Sweeps settle together: among others, the same one may end otherwise.
+        together = "".join((_key(source, teacher, config), *(file.name for file in files)))
+        settled = folder / hashlib.sha256(together.encode()).hexdigest()[:16]
         files = settle_all(files, config, vocabulary, settled)
     _report(source, files)
     return files

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from afov.frames import Frame
 from afov.image_tower import ImageTower
-from afov.model_folder import ImageTowerFiles
+from afov.model_parts import ImageTowerFiles
 from afov.sources.bags import BagSource
 from afov.splits import Split
 from afov.text_bank import TextBank

@@ -10,48 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from afov.cameras import Camera
 from afov.clouds import read_points, scaled_intensity, stamp_of, to_sweep
 from afov.errors import InputError
 from afov.extrinsics import add_extrinsics
 from afov.frames import Frame, Sweep, Truth
+from afov.sources.bag_topics import (
+    TRUTH,
+    BagTopics,
+    CameraTopics,
+    camera_of,
+    choose_cameras,
+    choose_cloud,
+)
 from afov.sources.decoding import Encoded, decoded
-from afov.sources.messages import Reader, Topic, open_reader
+from afov.sources.messages import Reader, open_reader
 from afov.sources.nuscenes_classes import RAW_TO_16
 from afov.transforms import TransformTree, matrix_from
 
-TRUTH = "/truth"
 # Messages of one time may lie this far apart in the file.
 DISORDER_NS = 150_000_000
-
-
-@dataclass(frozen=True)
-class BagTopics:
-    """Which topics to take; found by type when not named."""
-
-    cloud: str | None = None
-    images: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class CameraTopics:
-    """One camera: its name, its image topic and its camera_info topic."""
-
-    name: str
-    image: Topic
-    info: str
-
-    @classmethod
-    def beside(cls, image: Topic) -> CameraTopics:
-        """By ROS's convention: a/b/image_raw[/compressed] has its camera_info at a/b."""
-        parent = image.name.removesuffix("/compressed").rsplit("/", 1)[0]
-        name = parent.strip("/").replace("/", "_").lower() or "camera"
-        return cls(name, image, f"{parent}/camera_info")
-
-    @property
-    def rectified(self) -> bool:
-        """By ROS's convention the topic says so: image_rect, image_rect_color, ..."""
-        return "rect" in self.image.name.rsplit("/", 2)[-1] or "image_rect" in self.image.name
 
 
 @dataclass
@@ -150,7 +127,7 @@ class BagSource:
                 self._skipped[f"{topic.name}: damaged message"] += 1
                 continue
             if topic.kind == "tf":
-                add_transforms(tree, message.transforms, False, topic.name)
+                self._add_poses(tree, message.transforms, topic.name)
                 continue
             stamp = stamp_of(message.header)
             if topic.name == self.cloud.name:
@@ -168,6 +145,14 @@ class BagSource:
             wait.newest = max(wait.newest, stamp) if stamp > wait.newest - 10**10 else stamp
             yield from self._ready(tree, wait, wait.newest - self.tolerance - DISORDER_NS)
         yield from self._ready(tree, wait, None)
+
+    def _add_poses(self, tree: TransformTree, transforms: Any, topic: str) -> None:
+        """One that is none is skipped: localisations begin with NaN before they know better."""
+        for transform in transforms:
+            try:
+                add_transforms(tree, [transform], False, topic)
+            except InputError as error:
+                self._skipped[f"bad transform ({str(error).split(': rotation')[0]})"] += 1
 
     def _ready(
         self, tree: TransformTree, wait: _Buffers, until: int | None
@@ -204,7 +189,7 @@ class BagSource:
             if image is not None:
                 images.append(image)
         world = None
-        if sweep.frame_id in tree.frames and tree.moves(sweep.frame_id):
+        if tree.knows(sweep.frame_id) and tree.moves(sweep.frame_id):
             try:
                 world = tree.lookup(tree.root(sweep.frame_id), sweep.frame_id, sweep.stamp)
             except InputError:
@@ -229,7 +214,7 @@ class BagSource:
         camera = camera_of(info, topics)
         frame_id = message.header.frame_id or info.header.frame_id
         for frame in (frame_id, sweep.frame_id):
-            if frame.lstrip("/") not in tree.frames:
+            if not tree.knows(frame):
                 raise InputError(
                     f"{self.path}: no transform for frame {frame!r} of {topics.image.name}; "
                     f"frames: {', '.join(tree.frames) or 'none'}; give --extrinsics FILE.yaml"
@@ -243,70 +228,6 @@ class BagSource:
             return None
         compressed = topics.image.kind == "compressed"
         return Encoded(topics.name, stamp, message, compressed, camera, pose)
-
-
-def choose_cloud(path: Path, topics: tuple[Topic, ...], named: str | None) -> Topic:
-    """The LiDAR's topic; never one of truth."""
-    clouds = {
-        t.name: t for t in topics if t.kind == "cloud" and not t.name.lower().startswith(TRUTH)
-    }
-    if named is not None:
-        if named not in clouds:
-            raise InputError(
-                f"{path}: no cloud topic {named!r}; there are: {', '.join(clouds) or 'none'}"
-            )
-        return clouds[named]
-    if not clouds:
-        found = ", ".join(f"{t.name} ({t.type})" for t in topics) or "no topics at all"
-        raise InputError(f"{path}: no PointCloud2 topic; it holds {found}")
-    if len(clouds) > 1:
-        raise InputError(
-            f"{path}: several clouds; pick one with --cloud-topic: {', '.join(clouds)}"
-        )
-    return next(iter(clouds.values()))
-
-
-def choose_cameras(
-    path: Path, topics: tuple[Topic, ...], named: tuple[str, ...]
-) -> tuple[CameraTopics, ...]:
-    """Image topics with the camera_info beside them, one per camera."""
-    images = {t.name: t for t in topics if t.kind in ("image", "compressed")}
-    infos = {t.name for t in topics if t.kind == "info"}
-    for name in named:
-        if name not in images:
-            raise InputError(
-                f"{path}: no image topic {name!r}; there are: {', '.join(images) or 'none'}"
-            )
-    if not images:
-        raise InputError(f"{path}: no camera images (Image or CompressedImage); cameras teach")
-    cameras: dict[str, CameraTopics] = {}
-    for topic in images.values():
-        if named and topic.name not in named:
-            continue
-        camera = CameraTopics.beside(topic)
-        if camera.info in infos:
-            # One topic per camera: the first by name, unless others are asked for.
-            cameras.setdefault(camera.name, camera)
-    if not cameras:
-        raise InputError(
-            f"{path}: no camera_info beside {', '.join(images)}; expected <camera>/camera_info"
-        )
-    return tuple(cameras.values())
-
-
-def camera_of(info: Any, topics: CameraTopics) -> Camera:
-    """Intrinsics for the images of that topic: P when they are rectified, else K and D."""
-    lower = hasattr(info, "k")
-    K, D, P = (info.k, info.d, info.p) if lower else (info.K, info.D, info.P)
-    try:
-        if topics.rectified and len(P) == 12 and P[0] > 0:
-            return Camera.rectified(info.width, info.height, np.array(P).reshape(3, 4))
-        D = np.zeros(0) if topics.rectified else np.array(D, float)
-        model = info.distortion_model if len(D) and D.any() else "none"
-        D = D if model != "none" else np.zeros(0)
-        return Camera(info.width, info.height, np.array(K, float).reshape(3, 3), model, D)
-    except (InputError, ValueError) as error:
-        raise InputError(f"{topics.info}: {error}") from None
 
 
 def add_transforms(tree: TransformTree, transforms: Any, static: bool, where: str) -> int:

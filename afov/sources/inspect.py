@@ -11,7 +11,8 @@ import numpy as np
 
 from afov.frames import Frame
 from afov.pairing import pair
-from afov.sources.bags import BagSource, BagTopics
+from afov.sources.bag_topics import BagTopics
+from afov.sources.bags import BagSource
 from afov.sources.messages import Topic
 
 LOOKED_AT = 20  # sweeps

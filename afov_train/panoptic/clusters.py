@@ -44,3 +44,16 @@ def dbscan(xyz: np.ndarray, radius: float, least: int = 1) -> np.ndarray:
         _, at = cKDTree(xyz[cores]).query(xyz[others], distance_upper_bound=reach)
         cluster[others] = np.append(cluster[cores], NOISE)[at]
     return cluster
+
+
+def extents(xy: np.ndarray, cluster: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(count, D) float64: the lowest and the highest coordinates in each cluster.
+
+    Args:
+        xy: (N, D). cluster: (N,) int, below count; -1 is left out.
+    """
+    low = np.full((count, xy.shape[1]), np.inf)
+    high, some = -low, cluster >= 0
+    np.minimum.at(low, cluster[some], xy[some])
+    np.maximum.at(high, cluster[some], xy[some])
+    return low, high

@@ -74,6 +74,7 @@ class PanopticConfig(TrainingConfig):
     """Rows and columns of the image tower's own windows into which an image is cut."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.windows) < 1:
             raise ValueError(f"windows {self.windows}: expected at least one row and one column")
         if not 0 <= self.drop <= 1:
@@ -82,7 +83,7 @@ class PanopticConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class PanopticTrainConfig:
-    """Everything one panoptic run depends on; written beside its results."""
+    """From a recorded drive to a model folder that knows things one by one."""
 
     recording: Annotated[Recording, tyro.conf.arg(name="")] = field(default_factory=Recording)
     labels: Path | None = None

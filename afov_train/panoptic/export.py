@@ -12,7 +12,7 @@ from torch import nn
 from afov.errors import InputError
 from afov.frames import CameraImage, Sweep
 from afov.inputs import inputs
-from afov.model_folder import ImageTowerFiles, PanopticFiles
+from afov.model_parts import ImageTowerFiles, PanopticFiles
 from afov.panoptic import PanopticHead
 from afov.voxels import VoxelGrid
 from afov_train.onnx_graph import FLOAT, Graph

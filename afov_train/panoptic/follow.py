@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from afov.transforms import transform_points
+from afov_train.panoptic.clusters import extents
 
 MARGIN = 0.5  # metres around each box: what a sensor sees of an object changes
 OVERLAP = 0.1  # IoU of two boxes, at least
@@ -78,10 +79,7 @@ class Followed:
 def _boxes(xyz: np.ndarray, instance_id: np.ndarray) -> np.ndarray:
     """(I, 4) float64: low x y and high x y of each instance, counted from 1, with a margin."""
     count = int(instance_id.max(initial=0))
-    low, high = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
-    some = instance_id > 0
-    np.minimum.at(low, instance_id[some] - 1, xyz[some, :2])
-    np.maximum.at(high, instance_id[some] - 1, xyz[some, :2])
+    low, high = extents(xyz[:, :2], instance_id.astype(int) - 1, count)
     return np.concatenate((low - MARGIN, high + MARGIN), 1)
 
 

@@ -24,6 +24,7 @@ from afov_train.teachers import build_teacher
 from afov_train.teachers.image_onnx import image_tower
 from afov_train.teachers.open_clip_teacher import OpenClipTeacher
 from afov_train.teachers.text_onnx import text_tower
+from afov_train.truth import check_truth
 
 
 def panoptic(config: PanopticTrainConfig) -> Path:
@@ -37,8 +38,11 @@ def panoptic(config: PanopticTrainConfig) -> Path:
     """
     if config.pseudo and config.labels is not None:
         raise InputError(f"--labels {config.labels}: --pseudo makes its own; name one of the two")
-    sources = open_recordings(config.recording, truth=config.labels is None and not config.pseudo)
+    truth = config.labels is None and not config.pseudo
+    sources = open_recordings(config.recording, truth=truth)
     vocabulary = Vocabulary.load(config.vocabulary)
+    for source in sources if truth else ():
+        check_truth(source, vocabulary)
     base = BaseClasses.of(vocabulary, config.base)
     check_inputs(sources, config.network.inputs)
     training = config.panoptic

@@ -9,7 +9,7 @@ import numpy as np
 
 from afov.cameras import Camera
 from afov_train.simulation.shading import REFLECTIVITY, albedo, sky
-from afov_train.simulation.shapes import Material
+from afov_train.simulation.solids import Material
 from afov_train.simulation.world import Street
 
 BEAMS = np.deg2rad(np.linspace(-30.67, 10.67, 32))  # HDL-32E

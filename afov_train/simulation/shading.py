@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from afov_train.simulation.shapes import Material
+from afov_train.simulation.solids import Material
 
 # Share of the laser's light that comes back at normal incidence.
 REFLECTIVITY = {

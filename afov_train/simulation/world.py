@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from afov_train.simulation import shapes
-from afov_train.simulation.shapes import Builder, Material, Part
+from afov_train.simulation import people, scenery, vehicles
+from afov_train.simulation.solids import Builder, Material, Part, box
 
 # nuScenes lidarseg indices.
 ADULT, CHILD, WORKER, BARRIER, CONE = 2, 3, 4, 9, 12
@@ -98,7 +98,7 @@ class Street:
     ) -> None:  # fmt: skip
         size = (x1 - x0, y1 - y0, 0.5)
         center = ((x0 + x1) / 2, (y0 + y1) / 2, top - 0.25)
-        self._add(raw, [shapes.box(size, center, color, material)], np.eye(4), thing=False)
+        self._add(raw, [box(size, center, color, material)], np.eye(4), thing=False)
 
     def _ground(self) -> None:
         rng, far = self.rng, LENGTH / 2
@@ -140,15 +140,15 @@ class Street:
                 clear = self.cross[1] + 1 < x or x + length < self.cross[0] - 1
                 if clear and rng.random() < 0.8:
                     pose = pose2d(x + length / 2, side * (front + depth / 2))
-                    parts = shapes.building(rng, length * 0.96, depth)
+                    parts = scenery.building(rng, length * 0.96, depth)
                     self._add(MANMADE, parts, pose, thing=False)
                 x += length
-            self._row(MANMADE, shapes.lamp, 24, side * (self.curb + 0.5), side, 0.9, 0.4)
-            self._row(MANMADE, shapes.sign, 22, side * (self.curb + 0.35), side, 0.6, 0.3)
-            self._row(VEGETATION, shapes.tree, 11, side * (self.curb + self.walk + 0.8), side, 0.6)
-            self._row(VEGETATION, shapes.hedge, 10, side * (front - 0.7), side, 0.45)
-            self._row(MANMADE, shapes.fence, 13, side * (front - 0.3), side, 0.4)
-            self._row(VEGETATION, shapes.tree, 15, side * (front + 16), side, 0.8)
+            self._row(MANMADE, scenery.lamp, 24, side * (self.curb + 0.5), side, 0.9, 0.4)
+            self._row(MANMADE, scenery.sign, 22, side * (self.curb + 0.35), side, 0.6, 0.3)
+            self._row(VEGETATION, scenery.tree, 11, side * (self.curb + self.walk + 0.8), side, 0.6)
+            self._row(VEGETATION, scenery.hedge, 10, side * (front - 0.7), side, 0.45)
+            self._row(MANMADE, scenery.fence, 13, side * (front - 0.3), side, 0.4)
+            self._row(VEGETATION, scenery.tree, 15, side * (front + 16), side, 0.8)
 
     def _row(
         self, raw: int, build: Builder, step: float, y: float, side: int, share: float,
@@ -167,9 +167,9 @@ class Street:
         """Parked and moving vehicles, two-wheelers with riders."""
         rng = self.rng
         kinds: list[tuple[int, Builder, float, float]] = [
-            (17, shapes.car, 2.7, 0.44), (23, shapes.truck, 4.6, 0.15),
-            (22, shapes.trailer, 5.8, 0.12), (18, shapes.construction_vehicle, 3.9, 0.09),
-            (16, shapes.bus, 6.6, 0.08), (21, lambda r: shapes.motorcycle(r, False), 1.3, 0.07),
+            (17, vehicles.car, 2.7, 0.44), (23, vehicles.truck, 4.6, 0.15),
+            (22, vehicles.trailer, 5.8, 0.12), (18, vehicles.construction_vehicle, 3.9, 0.09),
+            (16, vehicles.bus, 6.6, 0.08), (21, lambda r: vehicles.motorcycle(r, False), 1.3, 0.07),
             (19, _ambulance, 3.5, 0.02), (20, _police, 2.8, 0.03),
         ]  # fmt: skip
         share = np.array([k[3] for k in kinds])
@@ -199,7 +199,7 @@ class Street:
                         speed = self.speed if mine else float(rng.uniform(2, 12))
                         self._add(raw, build(rng), pose2d(x, y, yaw), speed)
         edge = self.half - 0.6
-        two: list[tuple[int, Builder]] = [(14, shapes.bicycle), (21, shapes.motorcycle)]
+        two: list[tuple[int, Builder]] = [(14, vehicles.bicycle), (21, vehicles.motorcycle)]
         for _ in range(int(rng.integers(3, 7))):
             raw, build = two[rng.integers(2)]
             side = int(rng.choice([-1, 1]))
@@ -212,7 +212,7 @@ class Street:
             y = side * (self.curb + self.walk - 0.6)
             if self._free(x, y, 0.9):
                 pose = pose2d(x, y, float(rng.uniform(-0.3, 0.3)), 0.13)
-                self._add(14, shapes.bicycle(rng, False), pose)
+                self._add(14, vehicles.bicycle(rng, False), pose)
 
     def _people_and_works(self) -> None:
         """Pedestrians; a building site with cones, barriers and workers."""
@@ -224,7 +224,7 @@ class Street:
             if self._free(x, y, 0.45):
                 heading = float(rng.choice([0, np.pi]) + rng.normal(0, 0.3))
                 child = rng.random() < 0.15
-                build = shapes.person(rng, float(rng.uniform(1.0, 1.35)) if child else None)
+                build = people.person(rng, float(rng.uniform(1.0, 1.35)) if child else None)
                 pace = float(rng.uniform(0, 1.6))
                 raw = CHILD if child else ADULT
                 self._add(raw, build, pose2d(x, y, heading, 0.13), pace)
@@ -235,24 +235,24 @@ class Street:
             for i in range(int(rng.integers(3, 8))):
                 x = x0 + 2.6 * i
                 if self._free(x, y, 0.3):
-                    self._add(CONE, shapes.traffic_cone(rng), pose2d(x, y + rng.normal(0, 0.15)))
+                    self._add(CONE, scenery.traffic_cone(rng), pose2d(x, y + rng.normal(0, 0.15)))
             x1 = self.start + float(rng.uniform(-18, 30))
             for i in range(int(rng.integers(3, 8))):
                 x = x1 + 2.15 * i
                 y1 = side * (self.half + float(rng.choice([0.2, self.parking - 0.5])))
                 if self._free(x, y1, 1.0):
-                    self._add(BARRIER, shapes.barrier(rng), pose2d(x, y1))
+                    self._add(BARRIER, scenery.barrier(rng), pose2d(x, y1))
             if rng.random() < 0.6 and self._free(x0 + 4, y + side * 1.2, 0.4):
                 vest = (0.9, 0.45, 0.05) if rng.random() < 0.5 else (0.75, 0.85, 0.1)
                 pose = pose2d(x0 + 4, y + side * 1.2, float(rng.uniform(0, 6)))
-                self._add(WORKER, shapes.person(rng, vest=vest), pose)
+                self._add(WORKER, people.person(rng, vest=vest), pose)
 
     def _extras(self) -> None:
         """Objects outside the sixteen classes."""
         rng = self.rng
         kinds: list[tuple[int, Builder]] = [
-            (1, shapes.animal), (7, shapes.stroller), (8, shapes.wheelchair),
-            (10, shapes.debris), (11, shapes.bin_), (13, shapes.bicycle_rack),
+            (1, people.animal), (7, people.stroller), (8, people.wheelchair),
+            (10, scenery.debris), (11, scenery.bin_), (13, scenery.bicycle_rack),
         ]  # fmt: skip
         for _ in range(int(rng.integers(3, 7))):
             raw, build = kinds[rng.integers(len(kinds))]
@@ -266,10 +266,10 @@ class Street:
 
 
 def _police(rng: np.random.Generator) -> list[Part]:
-    return shapes.emergency(rng, (0.9, 0.9, 0.92), (0.1, 0.25, 0.75))
+    return vehicles.emergency(rng, (0.9, 0.9, 0.92), (0.1, 0.25, 0.75))
 
 
 def _ambulance(rng: np.random.Generator) -> list[Part]:
-    van: Callable[[np.random.Generator], list[Part]] = shapes.truck
+    van: Callable[[np.random.Generator], list[Part]] = vehicles.truck
     body = [replace(p, color=(0.95, 0.9, 0.5)) for p in van(rng)]
-    return [*body, shapes.box((0.4, 1.6, 0.2), (2.2, 0, 2.9), (0.1, 0.2, 0.95))]
+    return [*body, box((0.4, 1.6, 0.2), (2.2, 0, 2.9), (0.1, 0.2, 0.95))]

@@ -33,8 +33,12 @@ class TeacherConfig:
     min_pixels: int = 32
     """Smaller segments are dropped."""
     templates: tuple[str, ...] = TEMPLATES
-    """Prompts around each phrase."""
+    """Prompts around each phrase, which stands for {}."""
     batch: int = 64
     """Windows at once."""
     imported: Path | None = None
     """A folder of segments that another program wrote (docs/teacher-folder.md)."""
+
+    def __post_init__(self) -> None:
+        if not self.templates or not all("{}" in template for template in self.templates):
+            raise ValueError(f"templates {self.templates}: expected {{}} in each, for the phrase")

@@ -66,7 +66,9 @@ class Predictions:
             raise InputError(f"{self.folder}: no prediction for {camera}/{token}")
         try:
             masks = self._panoptic(found, size) if self.panoptic else self._semantic(found, size)
-        except (KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+        except (
+            KeyError, TypeError, ValueError, OSError, SyntaxError, Image.DecompressionBombError,
+        ) as error:  # fmt: skip
             raise InputError(f"{self.folder}: {camera}/{token}: {error!r}") from None
         ids, phrases, scores = np.zeros(size, np.int64), [], []
         for mask, category, score in masks:

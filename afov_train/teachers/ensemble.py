@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-ALPHA, BETA = 0.4, 0.8  # weight of the frozen CLIP, on phrases seen in training and on others
+from afov.panoptic import ensemble
 
 
 def geometric_ensemble(trained: np.ndarray, clip: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -17,7 +17,8 @@ def geometric_ensemble(trained: np.ndarray, clip: np.ndarray, seen: np.ndarray) 
     Returns:
         (S, P); rows sum to 1.
     """
-    weight = np.where(seen, ALPHA, BETA)
-    logs = [np.log(np.maximum(p.astype(np.float64), 1e-12)) for p in (trained, clip)]
-    mixed = np.exp(logs[0] * (1 - weight) + logs[1] * weight)
-    return mixed / mixed.sum(1, keepdims=True)
+    # A probability of zero would silence the other score, however sure.
+    ours, theirs = (np.maximum(p.astype(np.float64), 1e-12) for p in (trained, clip))
+    mixed = ensemble(ours, theirs, np.ones(len(trained), bool), seen)
+    share: np.ndarray = mixed / mixed.sum(1, keepdims=True)
+    return share

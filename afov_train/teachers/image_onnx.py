@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from afov.errors import InputError
 from afov.image_tower import windows
-from afov.model_folder import ImageTowerFiles
+from afov.model_parts import ImageTowerFiles
 from afov_train.onnx_graph import Graph
 from afov_train.teachers.config import TeacherConfig
 from afov_train.teachers.dense import WINDOW, dense_features

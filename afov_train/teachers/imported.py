@@ -67,7 +67,7 @@ class ImportedTeacher:
         try:
             with Image.open(file, formats=("PNG",)) as picture:
                 ids = np.asarray(picture).astype(np.int64)
-        except (OSError, SyntaxError, ValueError):
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             raise InputError(f"{file}: no readable PNG of segment ids") from None
         if ids.shape != image.shape[:2]:
             raise InputError(f"{file}: {ids.shape}, the image has {image.shape[:2]}")

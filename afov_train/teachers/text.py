@@ -21,7 +21,7 @@ def embed_phrases(
     device = next(model.parameters()).device
     rows = []
     for phrase in phrases:
-        tokens = tokenizer([t.format(phrase) for t in templates]).to(device)
+        tokens = tokenizer([t.replace("{}", phrase) for t in templates]).to(device)
         each = normalize(model.encode_text(tokens), dim=1)
         rows.append(normalize(each.mean(0), dim=0))
     return torch.stack(rows).float().cpu().numpy()

@@ -11,7 +11,7 @@ from onnx import TensorProto
 from torch import nn
 
 from afov.errors import InputError
-from afov.model_folder import TowerFiles
+from afov.model_parts import TowerFiles
 from afov.tokenizer import write_merges
 from afov_train.onnx_graph import Graph
 from afov_train.teachers.config import TeacherConfig

@@ -113,6 +113,15 @@ def test_a_cloud_without_z_names_the_field():
         to_sweep(message(flat))
 
 
+def test_a_field_of_several_values_counts_with_its_first():
+    names = ("x", "y", "z", "intensity", "ring", "time")
+    points = np.zeros(3, [(name, "<f8", (2,)) for name in names])
+    for i, name in enumerate(names):
+        points[name] = [[i, -1]] * 3
+    sweep = to_sweep(message(points))
+    assert sweep.fields == names and sweep.points.tolist() == [[0, 1, 2, 3, 4, 5]] * 3
+
+
 def test_a_real_awkward_cloud(shared):
     """Unaligned float64 at offset 18; x of the first points as struct reads them."""
     import struct

@@ -130,6 +130,22 @@ def test_a_changed_tower_is_refused_and_the_student_still_opens(name: str, folde
         file.write_bytes(whole)
 
 
+@pytest.mark.parametrize("templates", [[], ["a photo"], ["a {}.", "{0.__class__}"]])
+def test_prompts_without_a_place_for_the_phrase_are_refused(
+    templates: list[str], folder: Path
+) -> None:
+    file = folder / "model.json"
+    whole = file.read_text()
+    about = json.loads(whole)
+    about["text_tower"]["templates"] = templates
+    try:
+        file.write_text(json.dumps(about))
+        with pytest.raises(InputError, match=r"model\.json: no text tower .*templates"):
+            TextTower.open(folder)
+    finally:
+        file.write_text(whole)
+
+
 @pytest.mark.parametrize(
     ("phrases", "message"),
     [([], "no phrase"), ([" "], "1 to 200"), (["car", "x" * 201], "1 to 200")],

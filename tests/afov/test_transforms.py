@@ -147,6 +147,7 @@ def test_a_loop_is_refused() -> None:
 def test_roots_and_motion() -> None:
     tree = drive()
     assert tree.root("cam") == "map" and tree.moves("cam") and not tree.moves("map")
+    assert tree.knows("/lidar") and tree.knows("map") and not tree.knows("odom")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,26 +155,74 @@ def test_an_odd_recorded_cloud_goes_through(peer: Peer, shared: Path) -> None:
     np.testing.assert_array_equal(points["y"], sweep.points[:, 1])
 
 
+@contextmanager
+def begun(
+    name: str, model: Path, environment: dict[str, str], *, ignores_int: bool = False
+) -> Iterator[Any]:
+    """Another node, whose last words can be read."""
+    command = [*node_command(f"model:={model}"), "-r", f"__node:={name}"]
+    if ignores_int:  # as a shell starts `program &`
+        command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
+    told = environment | {"PYTHONFAULTHANDLER": "1"}
+    node = subprocess.Popen(command, env=told, stderr=subprocess.PIPE, text=True)
+    try:
+        yield node
+    finally:
+        node.kill()
+
+
+def last_words(node: Any, number: int) -> str:
+    """Ends the node with a signal; what it wrote to stderr, its counts last."""
+    began = time.monotonic()
+    node.send_signal(number)
+    try:
+        _, error = node.communicate(timeout=10)
+    except subprocess.TimeoutExpired:
+        node.send_signal(signal.SIGABRT)  # faulthandler tells where every thread is
+        pytest.fail(f"still there after 10 s:\n{node.communicate()[1]}")
+    assert node.returncode == 0, error
+    assert time.monotonic() - began < 5  # ros2 launch sends SIGTERM then
+    assert "Traceback" not in error and "Exception ignored" not in error
+    return str(error)
+
+
 @pytest.mark.parametrize("how", ["int", "term", "int in the background"])
 def test_a_signal_ends_the_node_quietly(
     how: str, peer: Peer, model: Path, environment: dict[str, str]
 ) -> None:
-    command = [*node_command(f"model:={model}"), "-r", "__node:=afov_2"]
-    if how == "int in the background":  # a shell lets `program &` ignore SIGINT
-        command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
-    node = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    peer.spin_until(lambda: peer.ros.count_publishers("/afov_2/vocabulary") > 0)
-    time.sleep(0.5)
-    node.send_signal(signal.SIGTERM if how == "term" else signal.SIGINT)
-    began = time.monotonic()
-    try:
-        _, error = node.communicate(timeout=10)
-    finally:
-        node.kill()
-    assert node.returncode == 0
-    assert time.monotonic() - began < 3
-    assert "Traceback" not in error
+    name, ignores = f"idle_{how.replace(' ', '_')}", how == "int in the background"
+    with begun(name, model, environment, ignores_int=ignores) as node:
+        peer.spin_until(lambda: peer.ros.count_publishers(f"/{name}/vocabulary") > 0)
+        time.sleep(0.5)
+        error = last_words(node, signal.SIGTERM if how == "term" else signal.SIGINT)
     assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused, 0 dropped"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_node_quietly_while_it_opens_its_model(
+    number: int, peer: Peer, model: Path, environment: dict[str, str]
+) -> None:
+    name = f"opening_{number}"
+    with begun(name, model, environment) as node:
+        peer.spin_until(lambda: name in peer.ros.get_node_names())
+        error = last_words(node, number)
+    assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused, 0 dropped"
+
+
+def test_a_signal_ends_the_node_quietly_while_it_labels(
+    peer: Peer, model: Path, environment: dict[str, str]
+) -> None:
+    from sensor_msgs.msg import PointCloud2
+
+    heard = peer.listen(PointCloud2, "/labelling/visualization")
+    with begun("labelling", model, environment) as node:
+        cloud = message(structured(random_sweep(40_000)))
+        peer.stream(cloud, lambda: bool(heard))
+        for _ in range(3):
+            peer.publisher.publish(cloud)
+            time.sleep(0.02)
+        error = last_words(node, signal.SIGINT)
+    assert " clouds labelled, 0 refused" in error.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

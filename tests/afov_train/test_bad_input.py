@@ -137,6 +137,18 @@ def one_cloud_cut(drive: Path, folder: Path) -> Path:
     return _once(drive, folder, "/lidar_top", shorten)
 
 
+def lost_pose(drive: Path, folder: Path) -> Path:
+    """A localisation that does not know where it is."""
+    kind = "tf2_msgs/msg/TFMessage"
+
+    def lose(data: bytes) -> bytes:
+        message = STORE.deserialize_cdr(data, kind)
+        message.transforms[0].transform.rotation.w = float("nan")
+        return bytes(STORE.serialize_cdr(message, kind))
+
+    return _once(drive, folder, "/tf", lose)
+
+
 def _once(drive: Path, folder: Path, topic: str, change) -> Path:
     met: list[str] = []
 
@@ -161,6 +173,7 @@ SKIPPED = {
             "cam_back: no image within the tolerance": 1,
         },
     ),
+    "a pose that is none": (lost_pose, 4, 24, {"bad transform": 1}),
     "one cloud cut": (one_cloud_cut, 3, 18, {"bad cloud": 1}),
 }
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from afov.errors import InputError
-from afov.sources.bags import BagSource, BagTopics
+from afov.sources.bag_topics import BagTopics
+from afov.sources.bags import BagSource
 from tests.afov_train.conftest import copied
 
 
@@ -62,6 +63,15 @@ def test_a_corrupt_jpeg_is_skipped_and_counted(drive, tmp_path):
     frames = list(source)
     assert [len(f.images) for f in frames] == [5, 6, 6, 6]
     assert source.skipped == {"cam_back: corrupt image": 1}
+
+
+def test_a_slash_before_a_frames_name_makes_no_difference(frames, drive, tmp_path):
+    """As ROS 1 writes them."""
+    file = tmp_path / "slashed.mcap"
+    slashed = copied(drive, file, lambda t, d: d.replace(b"lidar_top\0", b"/idar_top\0"))
+    for made, read in zip(frames, BagSource(slashed), strict=True):
+        assert read.sweep.frame_id == "/idar_top" and len(read.images) == len(made.images)
+        assert np.allclose(read.world_from_lidar, made.world_from_lidar, atol=1e-9)
 
 
 def test_images_beyond_the_tolerance_are_left_out(drive):

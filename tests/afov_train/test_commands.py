@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from afov.labelled_bag import SEGMENTATION
 from afov.metrics import confusion
 from afov.sources.bags import BagSource
 from afov.student import Student
+from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
 from afov_train.cli import evaluate, predict, train
+from afov_train.evaluate import evaluate as judged
 from afov_train.supervise import labelled, supervised_sweeps
 from tests.afov_train.conftest import copied
 
@@ -95,6 +98,21 @@ def test_every_hundredth_frame_and_its_true_classes(drive, tmp_path):
         supervised_sweeps(BagSource(drive), vocabulary, 0.5, tmp_path)
     with pytest.raises(InputError, match="fraction 2: expected more than 0"):
         supervised_sweeps(BagSource(drive, truth=True), vocabulary, 2, tmp_path)
+
+
+def test_truth_in_other_classes_is_refused(drive, model_folder, tmp_path):
+    """Ids of one data set would be taken for the other's."""
+    other, source = Vocabulary.load("semantickitti19"), BagSource(drive, truth=True)
+    student = Student.open(model_folder)
+    rows = np.ones((len(other.phrases), student.text_bank.embeddings.shape[1]), np.float32)
+    stranger = student.with_text_bank(TextBank(other, rows))
+    wrong = "drive: its truth is in the classes of nuscenes16, which vocabulary semantickitti19"
+    with pytest.raises(InputError, match=wrong):
+        judged([source], stranger)
+    with pytest.raises(InputError, match=wrong):
+        supervised_sweeps(source, other, 1.0, tmp_path)
+    renamed = replace(student.vocabulary, name="with other phrases")
+    assert judged([source], student.with_text_bank(replace(student.text_bank, vocabulary=renamed)))
 
 
 @pytest.mark.slow

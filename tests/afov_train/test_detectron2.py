@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -94,6 +96,25 @@ def test_files_of_another_form_are_one_line(fault, folder):
     with pytest.raises(InputError, match=why) as caught:
         ImportedTeacher(TeacherConfig(imported=folder), VOCABULARY)
     assert "\n" not in str(caught.value) and name in str(caught.value) + CATEGORIES
+
+
+def bomb(file):
+    """A PNG that announces 400 million pixels."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    size, crc = struct.pack(">I", 13), struct.pack(">I", zlib.crc32(chunk))
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + size + chunk + crc)
+
+
+@pytest.mark.parametrize("imported", [True, False])
+def test_an_absurdly_large_picture_is_one_line(imported, folder):
+    if imported:
+        (folder / "cam_front").mkdir()
+    else:
+        panoptic(folder)
+    bomb(folder / "cam_front/77.png")
+    teacher = ImportedTeacher(TeacherConfig(imported=folder), VOCABULARY)
+    with pytest.raises(InputError, match="cam_front/77"):
+        teacher.segments(IMAGE, token="77", camera="cam_front")
 
 
 @pytest.mark.parametrize("counts", ["", "zzzzzzzz", "~~~", 7, None])

@@ -17,7 +17,7 @@ from afov import panoptic as inference
 from afov.clouds import read_points
 from afov.errors import InputError
 from afov.frames import Sweep
-from afov.image_tower import ImageTower
+from afov.image_tower import ImageTower, open_session
 from afov.inputs import inputs
 from afov.labelled import published_ids
 from afov.labelled_bag import SEGMENTATION
@@ -247,6 +247,22 @@ def test_only_standard_operators(folder):
     assert size == [128, 256, 3]
     decoder = onnx.load(folder / "panoptic.onnx").graph.output[1]
     assert decoder.type.tensor_type.shape.dim[1].dim_param == "voxels"
+
+
+def test_a_session_takes_cuda_or_the_processor_and_no_engine_builder():
+    """Whatever else ONNX Runtime was built with; every sweep has another number of voxels."""
+    ports = [
+        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["v"]) for n in ("x", "y")
+    ]
+    same = onnx.helper.make_node("Identity", ["x"], ["y"])
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([same], "same", ports[:1], ports[1:]),
+        opset_imports=[onnx.helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    session = open_session(model.SerializeToString(), "same")
+    assert set(session.get_providers()) <= {"CUDAExecutionProvider", "CPUExecutionProvider"}
+    assert session.run(None, {"x": np.ones(3, np.float32)})[0].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afov.frames import Sweep
+from afov.sources.bags import BagSource
 from afov.vocabulary import Vocabulary
 from afov_train.config import TeachConfig
 from afov_train.settle import FAR, NEAR, SPREAD, least_scores, settle_all, vote, voters
 from afov_train.taught import NO_PHRASE, UNKNOWN_POSE, TaughtSweep
+from afov_train.teach import teach
+from afov_train.teachers.segments import Segments
+from tests.afov_train.conftest import bank
 
 VOCABULARY = Vocabulary.load("nuscenes16")
 OWNER = VOCABULARY.phrase_class_id
@@ -125,6 +129,29 @@ def test_without_poses_nobody_votes_and_that_is_said(tmp_path, capsys):
     settled = settle_all(files, TeachConfig(vote=1.0), VOCABULARY, tmp_path / "settled")
     assert [int(TaughtSweep.load(f).phrase[0]) for f in settled] == [CAR, WALL, WALL]
     assert "no poses" in capsys.readouterr().out
+
+
+class Saying:
+    """A teacher that calls everything a car."""
+
+    text_bank, key = bank(4), "saying"
+
+    def segments(self, image, *, token, camera):
+        ids = np.ones(image.shape[:2], np.uint16)
+        return Segments(ids, np.array([CAR]), np.array([0.5], np.float32), np.eye(1, 4))
+
+
+def test_a_sweep_is_settled_anew_among_others(drive, tmp_path):
+    """Every other sweep first, then all: those of before have other neighbours now."""
+
+    def folder(every):
+        source = BagSource(drive, every=every)
+        files = teach(source, Saying(), TeachConfig(keep=0.5), tmp_path)
+        assert len(files) == 4 // every
+        return files[0].parent
+
+    half, whole = folder(2), folder(1)
+    assert half != whole and folder(1) == whole
 
 
 def test_voters_are_near_in_time_and_few():

@@ -90,17 +90,20 @@ def test_weights_that_are_not_there_name_the_flag(vocabulary, tmp_path):
         OpenClipTeacher(config, vocabulary)
 
 
-def test_help_does_not_load_torch():
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "sim", "export"])
+def test_help_is_there_at_once(command):
     code = (
         "import sys\n"
-        "from afov_train.cli import train\n"
-        "try: train(['--help'])\n"
+        f"from afov_train.cli import {command}\n"
+        f"try: {command}(['--help'])\n"
         "except SystemExit: pass\n"
-        "assert 'torch' not in sys.modules and 'rosbags' not in sys.modules\n"
+        "assert not {'torch', 'onnxruntime', 'rosbags', 'nuscenes'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "--bag" in done.stdout
+    assert "--config" in done.stdout
+    for other in ("finetune", "probe", "panoptic"):
+        assert (f"afov-train {other}" in done.stdout) == (command == "train")
 
 
 def test_points_that_no_camera_sees_take_their_neighbours_label():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from afov_train.config import AugmentConfig, DistillConfig, PretrainConfig, Teac
 from afov_train.distill import Distillation, closed_bank, distill
 from afov_train.export import export_student
 from afov_train.network.unet import build_network
+from afov_train.panoptic.config import PanopticConfig
 from afov_train.pretrain import categories, contrast, pretrain
 from afov_train.sweeps import TaughtSweeps, collate, in_window, without_cuboid
 from afov_train.taught import TaughtSweep
@@ -185,54 +187,55 @@ def test_a_head_of_its_own_rate_and_a_frozen_trunk(taught):
 SCRIPT = """
 import sys
 from pathlib import Path
-import torch
-from afov.text_bank import TextBank
-from afov.vocabulary import Vocabulary
-from afov_train.config import DistillConfig, TrainConfig
-from afov_train.distill import distill
-from afov_train.network.unet import build_network
-import numpy as np
 
-def main():
-    folder, batch, *files = map(str, sys.argv[1:])
+def main(folder, batch, *files):
+    # Here, and not above: every process that is started imports what stands above.
+    import numpy as np
+    import torch
+    from afov.text_bank import TextBank
+    from afov.vocabulary import Vocabulary
+    from afov_train.config import DistillConfig, TrainConfig
+    from afov_train.distill import distill
+    from afov_train.network.unet import build_network
+
     config = TrainConfig()
     vocabulary = Vocabulary.load("nuscenes16")
     text = np.random.default_rng(0).normal(size=(len(vocabulary.phrases), 96))
     text /= np.linalg.norm(text, axis=1, keepdims=True)
     torch.manual_seed(0)
     network = build_network(config.network, 96)
-    wanted = DistillConfig(steps=8, batch=int(batch), checkpoint=2, tmp=0.3)
+    wanted = DistillConfig(steps=6, batch=int(batch), checkpoint=2, tmp=0.3)
     bank = TextBank(vocabulary, text.astype(np.float32))
     files = [Path(f) for f in files]
     distill(network, files, bank, config.network, config.grid, wanted, Path(folder))
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
 """
 
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(taught, tmp_path):
-    """SIGKILL of both processes after a checkpoint; the weights are those of no kill."""
+    """SIGKILL of all its processes after a checkpoint; the weights are those of no kill."""
     batch = min(2, len(os.sched_getaffinity(0)))
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    files = [str(f) for f in taught[1]]
-
-    def start(folder):
-        command = [sys.executable, str(script), str(folder), str(batch), *files]
-        return subprocess.Popen(command, start_new_session=True)
-
-    assert start(tmp_path / "whole").wait() == 0
-    killed = start(tmp_path / "killed")
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed").glob("checkpoint-*[0-9]")):
-        assert killed.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
+    main = runpy.run_path(str(script))["main"]  # in this process, which has imported torch
+    killed = subprocess.Popen(
+        [sys.executable, script, tmp_path / "killed", str(batch), *taught[1]],
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "killed").glob("checkpoint-*[0-9]")):
+            assert killed.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
     assert not (tmp_path / "killed/network.safetensors").exists()
-    assert start(tmp_path / "killed").wait() == 0
+    for name in ("killed", "whole"):
+        main(tmp_path / name, batch, *taught[1])
     assert len(list((tmp_path / "killed").glob("from-*"))) == 2, "it began anew"
     whole, resumed = (load_file(tmp_path / n / "network.safetensors") for n in ("whole", "killed"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -309,6 +312,22 @@ def test_a_batch_that_processes_cannot_share_is_refused_before_the_first_step(mo
     with pytest.raises(InputError, match="batch 4: torchrun started 3 processes"):
         check(DistillConfig(batch=4))
     check(DistillConfig(batch=6))
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "why"),
+    [
+        (DistillConfig, {"steps": 0}, "steps 0"),
+        (PretrainConfig, {"steps": -1}, "steps -1"),
+        (PretrainConfig, {"epochs": 0}, "epochs 0"),
+        (DistillConfig, {"batch": 0}, "batch 0"),
+        (PretrainConfig, {"accumulate": 0}, "accumulate 0"),
+        (PanopticConfig, {"checkpoint": 0}, "checkpoint 0"),
+    ],
+)
+def test_settings_that_train_nothing_are_refused(kind, wrong, why):
+    with pytest.raises(ValueError, match=why):
+        kind(**wrong)
 
 
 def test_what_is_done_is_not_done_again_and_other_settings_are(taught, tmp_path, capsys):
