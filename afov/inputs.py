@@ -19,13 +19,12 @@ def inputs(sweep: Sweep, voxels: Voxels, names: tuple[str, ...]) -> np.ndarray:
     Raises:
         InputError: the sweep lacks a field that the network needs.
     """
-    columns = []
+    columns, points = [], sweep.points.take(voxels.representative, axis=0)
     for name in names:
         if name == "rho":
-            xy = sweep.points[voxels.representative, :2]
-            column = np.hypot(xy[:, 0], xy[:, 1])
+            column = np.hypot(points[:, 0], points[:, 1])
         elif name in sweep.fields and name in SCALE:
-            column = sweep.points[voxels.representative, sweep.fields.index(name)]
+            column = points[:, sweep.fields.index(name)]
         else:
             raise InputError(
                 f"cloud {sweep.frame_id!r}: no field {name!r}, which the model needs; its fields: "

@@ -87,8 +87,8 @@ def similar_points(
 
 def packed_rgb(vocabulary: Vocabulary, ids: np.ndarray) -> np.ndarray:
     """(N,) float32: the classes' colours in a float's bits."""
-    red, green, blue = vocabulary.palette.astype(np.uint32)[ids].T
-    return ((red << 16) | (green << 8) | blue).view(np.float32)
+    red, green, blue = vocabulary.palette.astype(np.uint32).T
+    return ((red << 16) | (green << 8) | blue).view(np.float32)[ids]
 
 
 def inside_box(xyz: np.ndarray, box_from_points: np.ndarray, box: Sequence[float]) -> np.ndarray:

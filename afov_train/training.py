@@ -182,6 +182,7 @@ def fit(stage: Stage, sweeps: Sweeps, folder: Path, name: str) -> None:
         "stage": name,
         # A settled sweep's settings are in its folder's name.
         "sweeps": [f"{f.parent.name}/{f.name}" for f in sweeps.files],
+        "voxels": [asdict(sweeps.grid), sweeps.names],
         "start": _fingerprint(stage.network),
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()

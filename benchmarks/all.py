@@ -2,7 +2,8 @@
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/all.py [--json runs/benchmarks.json]
 
-Each row is a script of its own; how cost grows is `growth.py`, AFI `afi.py`.
+Each row is a script of its own and runs in a process of its own: one row's threads and memory
+are no other row's. How cost grows is `growth.py`, AFI `afi.py`.
 """
 
 from __future__ import annotations
@@ -10,23 +11,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from importlib import import_module
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch, as scripts/afov_node
 
-import decoder
-import indices
-import message
-import network
-import pairing
-import reading
-import training
-from compare import HEAD, machine
+from compare import HEAD, Row, apart, machine
 
 ROWS = (
-    (indices, 15), (network, 9), (training, 7), (pairing, 15), (reading, 5), (message, 200),
-    (decoder, 30),
+    ("indices", 15), ("network", 9), ("training", 7), ("pairing", 15), ("reading", 5),
+    ("message", 200), ("decoder", 30),
 )  # fmt: skip
+
+
+def measured(script: str, repeat: int) -> list[Row]:
+    """The rows of one script."""
+    rows: list[Row] = import_module(script).rows(repeat)
+    return rows
 
 
 def main() -> None:
@@ -34,13 +35,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, default=Path("runs/benchmarks.json"))
     file = parser.parse_args().json
-    facts = machine()
+    facts = apart(machine)
     for name, value in facts.items():
         print(f"{name}: {value}")
     print(HEAD)
     found = []
     for script, repeat in ROWS:
-        for row in script.rows(repeat):
+        for row in apart(measured, script, repeat):
             print(row, flush=True)
             found.append(row.to_dict())
     file.parent.mkdir(parents=True, exist_ok=True)

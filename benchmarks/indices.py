@@ -5,13 +5,12 @@ from __future__ import annotations
 from unittest import mock
 
 import torch
-from compare import Row, by_turns, real_sweep, run
+from compare import PAPER, Row, by_turns, real_sweep, run
 
 from afov import kernel_maps as maps_module
 from afov import voxels as voxels_module
 from afov.kernel_maps import kernel_maps
 from afov.native import call
-from afov.voxels import VoxelGrid
 from afov_train.network.unet import ALGO, COARSEST, spconv
 
 
@@ -29,7 +28,7 @@ def thin() -> torch.nn.Module:
 def rows(repeat: int) -> list[Row]:
     """Against NumPy (voxels included) and against spconv (from voxels on)."""
     call("keep_memory")
-    xyz, grid, network = real_sweep()[:, :3], VoxelGrid(), thin()
+    xyz, grid, network = real_sweep()[:, :3], PAPER, thin()
     coords = grid.voxelize(xyz).coords
     shifted = torch.from_numpy(coords - coords.min(0) // COARSEST * COARSEST)
     extent = ((shifted.amax(0) // COARSEST + 1) * COARSEST).tolist()

@@ -7,7 +7,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from compare import Row, Work, by_turns, real_sweep, run
+from compare import PAPER, Row, Work, by_turns, real_sweep, run
 
 from afov.frames import Sweep
 from afov.inputs import inputs
@@ -84,10 +84,10 @@ def by_spconv(network: UNet, features: torch.Tensor, coords: torch.Tensor) -> to
 
 @torch.inference_mode()
 def rows(repeat: int) -> list[Row]:
-    """Small and 34C."""
+    """Small and 34C, both over the paper's voxels."""
     raw = real_sweep()
     sweep = Sweep(raw, ("x", "y", "z", "intensity"), 0, "lidar")
-    voxels = VoxelGrid().voxelize(sweep.xyz)
+    voxels = PAPER.voxelize(sweep.xyz)
     coords = torch.from_numpy(np.pad(voxels.coords, ((0, 0), (1, 0))))
     square = torch.randn(2048, 2048)
     result = []

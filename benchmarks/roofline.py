@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compare import real_sweep
+from compare import PAPER, real_sweep
 from network import untrained
 
 from afov.kernel_maps import KernelMaps, kernel_maps
 from afov.unet import unet
-from afov.voxels import VoxelGrid
 from afov_train.network.config import NetworkConfig
 
 # TFLOP/s of dense fp16 products and GB/s. The vendor's figures: a Jetson's is its GPU's headline
@@ -94,7 +93,7 @@ class Layers:
 
 def main() -> None:
     """One line per network and form."""
-    voxels = VoxelGrid().voxelize(real_sweep()[:, :3])
+    voxels = PAPER.voxelize(real_sweep()[:, :3])
     print(f"{'':28} {'GFLOP':>7} {'MB':>7}  " + "  ".join(f"{m:>14}" for m in MACHINES))
     for config, width in ((NetworkConfig(), 512), (NetworkConfig("minkunet34c"), 512)):
         _, model = untrained(config, width)

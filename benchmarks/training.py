@@ -9,12 +9,11 @@ from unittest import mock
 
 import numpy as np
 import torch
-from compare import Row, by_turns, real_sweep, run
+from compare import PAPER, Row, by_turns, real_sweep, run
 from network import untrained
 
 from afov.frames import Sweep
 from afov.inputs import inputs
-from afov.voxels import VoxelGrid
 from afov_train.config import DistillConfig
 from afov_train.distill import Distillation
 from afov_train.losses import ce_lovasz
@@ -29,7 +28,7 @@ Step = Callable[[], float]
 def sample(config: NetworkConfig, classes: int) -> Batch:
     """The real sweep; a voxel's label is its height's, because time asks for no truth."""
     sweep = Sweep(real_sweep(), ("x", "y", "z", "intensity"), 0, "lidar")
-    voxels = VoxelGrid().voxelize(sweep.xyz)
+    voxels = PAPER.voxelize(sweep.xyz)
     height = voxels.coords[:, 2] - voxels.coords[:, 2].min()
     none = torch.zeros(0, dtype=torch.int64)
     return Batch(

@@ -8,8 +8,9 @@ from afov.errors import InputError
 from afov.kernel_maps import kernel_maps
 from afov.model_folder import Sample
 
-# Voxels per level of a nuScenes sweep (34,688 points) in the default grid: typical where a model
-# folder does not say what it was trained on. Four times as many also hold a 64-beam sweep.
+# Voxels per level of a nuScenes sweep (34,688 points) in the paper's grid: typical where a model
+# folder does not say what it was trained on, as older ones do not. Four times as many also hold a
+# 64-beam sweep.
 TYPICAL = (15947, 10155, 5900, 3122, 1475)
 TIMES = 4
 MARGIN = 1.5  # over the largest sweep of the training data

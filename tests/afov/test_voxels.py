@@ -101,7 +101,8 @@ def test_a_sweep_without_one_usable_point_has_no_voxels() -> None:
 
 def test_the_azimuth_does_not_wrap() -> None:
     either_side = np.array([[-5, 1e-3, 0], [-5, -1e-3, 0]], np.float32)
-    assert VoxelGrid().voxelize(either_side).coords[:, 1].tolist() == [-180, 179]
+    grid = VoxelGrid(size=(0.1, 1.0, 0.1))
+    assert grid.voxelize(either_side).coords[:, 1].tolist() == [-180, 179]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from afov.errors import InputError
 from afov.sources.bags import BagSource
 from afov.student import Student
 from afov.vocabulary import Vocabulary
+from afov.voxels import VoxelGrid
 from afov_train.config import AugmentConfig, DistillConfig, PretrainConfig, TeachConfig, TrainConfig
 from afov_train.distill import Distillation, closed_bank, distill
 from afov_train.export import export_student
@@ -340,10 +341,12 @@ def test_what_is_done_is_not_done_again_and_other_settings_are(taught, tmp_path,
     distill(again, *arguments, config, tmp_path)
     assert "distill: done before with the same sweeps and settings" in capsys.readouterr().out
     assert torch.equal(network.head.weight, again.head.weight)
-    other = fresh(bank.embeddings.shape[1])
-    distill(other, *arguments, replace(config, steps=3), tmp_path)
-    assert "done before" not in capsys.readouterr().out
-    assert not torch.equal(normalize(network.head.weight), normalize(other.head.weight))
+    coarse = VoxelGrid(size=(0.5, 5.0, 0.5))
+    for grid, changed in ((coarse, config), (CONFIG.grid, replace(config, steps=3))):
+        other = fresh(bank.embeddings.shape[1])
+        distill(other, files[:1], bank, CONFIG.network, grid, changed, tmp_path)
+        assert "done before" not in capsys.readouterr().out
+        assert not torch.equal(normalize(network.head.weight), normalize(other.head.weight))
 
 
 def test_the_shipped_settings_are_valid_and_the_papers():
