@@ -91,9 +91,10 @@ class Graph:
         """Two layers with GELU between them, or OpenAI's quick form of it."""
         x = self.linear(mlp.c_fc, x)
         if isinstance(mlp.gelu, nn.GELU):
-            half = self.node("Mul", x, self.constant(0.5))
-            error = self.node("Erf", self.node("Mul", x, self.constant(0.5**0.5)))
-            x = self.node("Mul", half, self.node("Add", error, self.constant(1)))
+            # In these steps: ONNX Runtime knows them and makes one of them.
+            error = self.node("Erf", self.node("Div", x, self.constant(2**0.5)))
+            x = self.node("Mul", x, self.node("Add", error, self.constant(1)))
+            x = self.node("Mul", x, self.constant(0.5))
         elif type(mlp.gelu).__name__ == "QuickGELU":
             x = self.node("Mul", x, self.node("Sigmoid", self.node("Mul", x, self.constant(1.702))))
         else:
