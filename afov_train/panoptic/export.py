@@ -208,13 +208,13 @@ class _Graph(Graph):
         scores = self.node("Add", self.node("MatMul", q, k), outside)
         mixed = self.node("MatMul", self.node("Softmax", scores, axis=-1), v)
         joined = self.node("Transpose", mixed, perm=[1, 0, 2])
-        return self.linear(layer.out_proj, self.node("Reshape", joined, self.integers(-1, width)))
+        return self.dense(layer.out_proj, self.node("Reshape", joined, self.integers(-1, width)))
 
     def sequence(self, layers: Iterable[nn.Module], x: str) -> str:
         """Linear layers, LayerNorm and ReLU, one after the other."""
         for layer in layers:
             if isinstance(layer, nn.Linear):
-                x = self.linear(layer, x)
+                x = self.dense(layer, x)
             elif isinstance(layer, nn.LayerNorm):
                 x = self.norm(layer, x)
             else:
