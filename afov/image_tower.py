@@ -5,7 +5,9 @@ Trainer and vehicle see images through this file alone, so that they see the sam
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +66,11 @@ def windows(image: np.ndarray, side: int) -> np.ndarray:
     return cut.reshape(-1, side, side, 3)
 
 
-def open_session(onnx: bytes, what: str) -> Any:
+def open_session(onnx: bytes, what: str, threads: int = 0) -> Any:
     """A graph of a panoptic model on ONNX Runtime.
+
+    Args:
+        threads: of one run; 0 for all cores.
 
     Raises:
         InputError: it is no graph; `what` names it.
@@ -74,6 +79,7 @@ def open_session(onnx: bytes, what: str) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
     usable = onnxruntime.get_available_providers()
     # Never its TensorRT: every sweep has another number of voxels, and would be another engine.
     providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in usable]
@@ -93,7 +99,10 @@ class ImageTower:
 
     def __init__(self, files: ImageTowerFiles) -> None:
         self.files = files
-        self._session = open_session(files.onnx, "image tower")
+        # A core for each image: two cores share one image's small products badly.
+        self._session = open_session(files.onnx, "image tower", threads=1)
+        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "image tower")
+        self._last: dict[str, tuple[CameraImage, np.ndarray]] = {}
 
     def features(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB of any size to (h, w, E) float32, unit vectors in CLIP space.
@@ -101,30 +110,55 @@ class ImageTower:
         The image is resized to the tower's size, its sides stretched if need be.
         """
         size = (self.files.width, self.files.height)
-        sized = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
+        # Whole pixels are averaged first: 3 ms in place of 8 for 1600 x 900, and as good.
+        sized = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
         return self._session.run(None, {"image": np.asarray(sized)})[0]
+
+    def maps(self, images: Sequence[CameraImage]) -> list[np.ndarray]:
+        """`features` of every image, side by side.
+
+        Sweeps come faster than images: what a camera showed the last time is not looked at again.
+        """
+        new = [i for i in images if not self._known(i)]
+        for image, grid in zip(
+            new, self._pool.map(self.features, (i.image for i in new)), strict=True
+        ):
+            self._last[image.name] = (image, grid)
+        return [self._last[i.name][1] for i in images]
+
+    def _known(self, image: CameraImage) -> bool:
+        if image.name not in self._last:
+            return False
+        last, _ = self._last[image.name]
+        return last.stamp == image.stamp and np.array_equal(last.image, image.image)
 
     def look(self, xyz: np.ndarray, images: Sequence[CameraImage]) -> Seen:
         """What the images show of the points that no nearer surface hides.
 
-        A point takes the feature of the place in which its pixel lies; nothing is interpolated.
-
         Args:
-            xyz: (N, 3) float32, metres, LiDAR frame.
+            xyz: (N, 3) float32, metres, LiDAR frame. images: of different cameras.
+        """
+        return self.look_up(xyz, images, self.maps(images))
+
+    def look_up(
+        self, xyz: np.ndarray, images: Sequence[CameraImage], maps: Sequence[np.ndarray]
+    ) -> Seen:
+        """The same with the images' `maps` at hand.
+
+        A point takes the feature of the place in which its pixel lies; nothing is interpolated.
         """
         if not images:
             return nothing_seen(self.files.embedding)
-        points, places, features = [], [], []
+        points, places = [], []
         before = 0
         pairs, _ = pair_images(xyz, images, occlusion=True)
-        for image, found in zip(images, pairs, strict=True):
-            grid = self.features(image.image)
-            h, w, width = grid.shape
+        for image, found, grid in zip(images, pairs, maps, strict=True):
+            h, w = grid.shape[:2]
             # Pixel centres have whole coordinates, and the image begins at -0.5.
             row = ((found.row + 0.5) * h / image.camera.height).astype(np.int64)
             col = ((found.col + 0.5) * w / image.camera.width).astype(np.int64)
             points.append(found.point)
             places.append(before + row * w + col)
-            features.append(grid.reshape(-1, width))
             before += h * w
-        return Seen(np.concatenate(points), np.concatenate(places), np.concatenate(features))
+        features = np.concatenate([grid.reshape(-1, grid.shape[2]) for grid in maps])
+        return Seen(np.concatenate(points), np.concatenate(places), features)

@@ -143,7 +143,10 @@ class PanopticHead:
             temperature: of the text bank, for the ensemble alone.
         """
         clock = [time.perf_counter()]
-        image = self.tower.look(sweep.xyz, images).of_voxels(voxels.inverse, len(voxels))
+        maps = self.tower.maps(images)
+        clock.append(time.perf_counter())
+        seen = self.tower.look_up(sweep.xyz, images, maps)
+        image = seen.of_voxels(voxels.inverse, len(voxels))
         clock.append(time.perf_counter())
         answers = self.answers(embedding, image, sweep.xyz[voxels.representative])
         clock.append(time.perf_counter())
@@ -151,7 +154,7 @@ class PanopticHead:
         thing = np.array([c.thing for c in text_bank.vocabulary.labelled])
         found = panoptic(likely, answers.mask, thing)
         clock.append(time.perf_counter())
-        parts = ("image features", "decoder", "masks")
+        parts = ("image tower", "image features", "decoder", "masks")
         return found, answers, dict(zip(parts, np.diff(clock).tolist(), strict=True))
 
     def answers(self, embedding: np.ndarray, image: np.ndarray, xyz: np.ndarray) -> Answers:

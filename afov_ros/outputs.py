@@ -50,6 +50,7 @@ PARTS = (
     "voxels",
     "kernel maps",
     "network",
+    "image tower",
     "image features",
     "decoder",
     "masks",

@@ -184,7 +184,7 @@ def evaluate(
         labels = student.label(frame.sweep, frame.images)
         predicted = labels.class_id
         if submission is not None:
-            submission.write(frame.token, labels)
+            submission.write(frame.token, labels, student.text_bank)
         if labels.instance_id is not None and frame.truth.panoptic_class_id is not None:
             segments += panoptic_quality(
                 frame.truth.panoptic_class_id, frame.truth.instance_id,

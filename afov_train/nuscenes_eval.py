@@ -11,7 +11,8 @@ import numpy as np
 
 from afov.errors import InputError
 from afov.sources.nuscenes import NuScenesSource
-from afov.student import Labels
+from afov.student import Labels, at_points
+from afov.text_bank import TextBank
 
 META = {
     "use_camera": False,
@@ -39,17 +40,24 @@ class Submission:
         """Where `<lidar token>_panoptic.npz` lie: (N,) uint16, 1000 x class + instance."""
         return self.folder / "panoptic" / self.split
 
-    def write(self, token: str, labels: Labels) -> None:
+    def write(self, token: str, labels: Labels, text_bank: TextBank) -> None:
         """One keyframe's files; a panoptic one where the labels have instances.
 
+        Lidarseg knows no "none": a point that no mask holds goes in under the class that its own
+        embedding is nearest to, in the lidarseg file alone.
+
         Args:
-            token: of the keyframe's LiDAR record.
+            token: of the keyframe's LiDAR record. text_bank: that the labels were made with.
 
         Raises:
             InputError: more instances than three digits can number.
         """
         self.lidarseg.mkdir(parents=True, exist_ok=True)
-        labels.class_id.astype(np.uint8).tofile(self.lidarseg / f"{token}_lidarseg.bin")
+        class_id = labels.class_id.astype(np.uint8)
+        if not class_id.all():
+            own = (text_bank.class_scores(labels.voxel_embedding).argmax(1) + 1).astype(np.uint8)
+            class_id = np.where(class_id > 0, class_id, at_points(own, labels.inverse))
+        class_id.tofile(self.lidarseg / f"{token}_lidarseg.bin")
         if labels.instance_id is None:
             return
         most = int(labels.instance_id.max(initial=0))

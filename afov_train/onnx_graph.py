@@ -83,28 +83,29 @@ class Graph:
     def joined(self, layer: nn.MultiheadAttention, x: str) -> str:
         """The heads side by side again, through the last projection."""
         joined = self.node("Transpose", x, perm=[0, 2, 1, 3])
-        return self.linear(
+        return self.dense(
             layer.out_proj, self.node("Reshape", joined, self.integers(0, 0, layer.embed_dim))
         )
 
     def perceptron(self, mlp: Any, x: str) -> str:
         """Two layers with GELU between them, or OpenAI's quick form of it."""
-        x = self.linear(mlp.c_fc, x)
+        x = self.dense(mlp.c_fc, x)
         if isinstance(mlp.gelu, nn.GELU):
-            half = self.node("Mul", x, self.constant(0.5))
-            error = self.node("Erf", self.node("Mul", x, self.constant(0.5**0.5)))
-            x = self.node("Mul", half, self.node("Add", error, self.constant(1)))
+            # In these steps: ONNX Runtime knows them and makes one of them.
+            error = self.node("Erf", self.node("Div", x, self.constant(2**0.5)))
+            x = self.node("Mul", x, self.node("Add", error, self.constant(1)))
+            x = self.node("Mul", x, self.constant(0.5))
         elif type(mlp.gelu).__name__ == "QuickGELU":
             x = self.node("Mul", x, self.node("Sigmoid", self.node("Mul", x, self.constant(1.702))))
         else:
             raise InputError(f"the teacher's transformer has {type(mlp.gelu).__name__}, not GELU")
-        return self.linear(mlp.c_proj, x)
+        return self.dense(mlp.c_proj, x)
 
     def norm(self, layer: nn.LayerNorm, x: str) -> str:
         scale, bias = self.constant(layer.weight), self.constant(layer.bias)
         return self.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=layer.eps)
 
-    def linear(self, layer: nn.Linear, x: str) -> str:
+    def dense(self, layer: nn.Linear, x: str) -> str:
         return self.affine(x, layer.weight, layer.bias)
 
     def affine(self, x: str, weight: torch.Tensor, bias: torch.Tensor | None) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import lightning
 import numpy as np
 import torch
 from torch import nn
@@ -79,9 +78,7 @@ def pretrain(
         files: of `teach`. folder: where losses, checkpoints and weights go.
     """
     config = config.for_sweeps(len(files))
-    lightning.seed_everything(config.seed, workers=True, verbose=False)
-    visits = config.steps * config.batch * config.accumulate
     sweeps = TaughtSweeps(
-        files, text_bank.vocabulary, grid, inputs.inputs, config.augment, config.seed, visits
+        files, text_bank.vocabulary, grid, inputs.inputs, config.augment, config.seed
     )
     fit(Pretraining(network, text_bank, config), sweeps, folder, "pretrain")

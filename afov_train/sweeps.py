@@ -107,7 +107,7 @@ class TaughtSweeps(Dataset[Batch]):
     names: tuple[str, ...]
     augment: AugmentConfig | None
     seed: int
-    length: int
+    length: int = 0
     first: int = 0
 
     def __len__(self) -> int:

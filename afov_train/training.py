@@ -120,8 +120,14 @@ def fit(stage: Stage, sweeps: Sweeps, folder: Path, name: str) -> None:
     """Trains, or takes up what an earlier run with the same sweeps and settings left in `folder`.
 
     The stage's network holds the last step's weights afterwards and is in evaluation mode.
+
+    Args:
+        sweeps: as many visits as the settings ask for are taken of them.
     """
     config = stage.config
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    visits = config.batch * config.accumulate  # of a step
+    sweeps = replace(sweeps, length=config.steps * visits)
     settings = {
         "training": asdict(config),
         "stage": name,
@@ -144,7 +150,7 @@ def fit(stage: Stage, sweeps: Sweeps, folder: Path, name: str) -> None:
         stage.network.load_state_dict(stage.state.network)
         print(f"{name}: goes on after step {step} of {config.steps}")
     if step < config.steps:
-        stage.sweeps = replace(sweeps, first=step * config.batch * config.accumulate)
+        stage.sweeps = replace(sweeps, first=step * visits)
         _run(stage, folder, step)
     on_first(lambda: finish(stage.network, folder, key))
     stage.network.eval()

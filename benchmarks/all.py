@@ -20,7 +20,7 @@ from compare import HEAD, Row, apart, machine
 
 ROWS = (
     ("indices", 15), ("network", 9), ("training", 7), ("pairing", 15), ("reading", 5),
-    ("message", 200),
+    ("message", 200), ("decoder", 30),
 )  # fmt: skip
 
 

@@ -1,33 +1,42 @@
 """What each part of open-vocabulary panoptic segmentation is worth (2401.02402).
 
-    OMP_WAIT_POLICY=PASSIVE python benchmarks/panoptic.py [--seeds 3] [--steps 600] [--out panoptic]
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/panoptic.py [--seeds 3] [--steps 300] [--out panoptic]
 
 Simulated drives: 20 streets of 3 sweeps to learn from, 6 others of 2 to be tested on. The labels of
 some classes, things and stuff, are held out (three splits); their names are given at the test
 alone. The ladder begins at the paper's baseline and adds a part in each row; beside it stand full
-supervision, training without annotation, and cameras off at the test, with and without image
-features dropped in training. PQ in percent, mean and spread over splits and seeds.
+supervision, training without annotation, cameras off at the test, with and without image features
+dropped in training, and how far the image features come by themselves. PQ in percent, mean and
+spread over splits and seeds.
 
-Everything measured is in panoptic.csv at once; an interrupted run goes on where it was.
+Every row starts from the same trunk, pre-trained without labels or names, takes steps of one sweep,
+and has a process and a core to itself. Everything measured is in panoptic.csv at once; an
+interrupted run goes on where it was. `--row NAME --split NAME --seed N` measures one row.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import torch
 
 warnings.filterwarnings("ignore")
 
-from afov.frames import Frame  # noqa: E402
+from panoptic_drives import GRID, NETWORK, Drives  # noqa: E402
+
+from afov.frames import Frame, Truth  # noqa: E402
 from afov.image_tower import ImageTower  # noqa: E402
-from afov.model_parts import ImageTowerFiles  # noqa: E402
 from afov.panoptic_quality import (  # noqa: E402
     NUSCENES_MIN_POINTS,
     PanopticQuality,
@@ -36,196 +45,158 @@ from afov.panoptic_quality import (  # noqa: E402
     panoptic_summary,
     percent,
 )  # fmt: skip
-from afov.sources.bags import BagSource  # noqa: E402
 from afov.splits import Split  # noqa: E402
 from afov.student import Student  # noqa: E402
-from afov.text_bank import TextBank  # noqa: E402
-from afov.vocabulary import Vocabulary  # noqa: E402
-from afov.voxels import VoxelGrid  # noqa: E402
-from afov_train.config import TeachConfig  # noqa: E402
 from afov_train.export import export_student  # noqa: E402
-from afov_train.panoptic.config import (  # noqa: E402
-    DecoderConfig,
-    LossConfig,
-    PanopticConfig,
-    PanopticTrainConfig,
-)  # fmt: skip
+from afov_train.panoptic.config import DecoderConfig, LossConfig, PanopticConfig  # noqa: E402
 from afov_train.panoptic.export import panoptic_files  # noqa: E402
-from afov_train.panoptic.instances import pseudo_labels  # noqa: E402
-from afov_train.panoptic.sweeps import PanopticSweep, prepare  # noqa: E402
+from afov_train.panoptic.sweeps import PanopticSweep  # noqa: E402
 from afov_train.panoptic.targets import BaseClasses, PanopticTarget  # noqa: E402
 from afov_train.panoptic.training import build_panoptic, train_panoptic  # noqa: E402
-from afov_train.simulation.command import write  # noqa: E402
-from afov_train.simulation.config import SimConfig  # noqa: E402
-from afov_train.teachers import build_teacher  # noqa: E402
-from afov_train.teachers.image_onnx import image_tower  # noqa: E402
 
-USUAL = PanopticTrainConfig()
-GRID = VoxelGrid(size=(0.2, 2.0, 0.2))
-TEACH = TeachConfig(agreement=True, keep=0.9, vote=1.1)
 PLAIN = LossConfig(object=0.0, voxel=0.0)
 ALONE = DecoderConfig(fusion=False)
-COMPLETE = "+ voxel loss"
-# The paper's rows, each with all that stands above it.
-LADDER = {
-    "baseline": PanopticConfig(decoder=ALONE, head="ensemble", losses=PLAIN),
-    "+ fusion": PanopticConfig(head="ensemble", losses=PLAIN),
-    "+ single head": PanopticConfig(losses=PLAIN),
-    "+ object loss": PanopticConfig(losses=replace(PLAIN, object=LossConfig.object)),
-    COMPLETE: PanopticConfig(),
-    "single head + voxel loss alone": PanopticConfig(losses=LossConfig(object=0.0)),
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is trained, and how it is tested.
+
+    Attributes:
+        labels: of the split's base classes, or of all classes: `truth` or `pseudo`.
+        cameras: at the test; False adds a row.
+    """
+
+    config: PanopticConfig = field(default_factory=PanopticConfig)
+    labels: str = "base"
+    cameras: tuple[bool, ...] = (True,)
+
+
+# The paper's rows, each with all that stands above it; then what stands beside them.
+ROWS = {
+    "baseline": Row(PanopticConfig(decoder=ALONE, head="ensemble", losses=PLAIN)),
+    "+ fusion": Row(PanopticConfig(head="ensemble", losses=PLAIN)),
+    "+ single head": Row(PanopticConfig(losses=PLAIN)),
+    "+ object loss": Row(PanopticConfig(losses=replace(PLAIN, object=LossConfig.object))),
+    "+ voxel loss": Row(cameras=(True, False)),
+    "+ voxel loss, without dropout": Row(PanopticConfig(drop=0.0), cameras=(True, False)),
+    "full supervision": Row(labels="truth", cameras=(True, False)),
+    "without annotation": Row(labels="pseudo", cameras=(True, False)),
+    "single head + voxel loss alone": Row(PanopticConfig(losses=LossConfig(object=0.0))),
+    "both losses at a third": Row(PanopticConfig(losses=LossConfig(object=0.33, voxel=0.033))),
 }
 GROUPS = ("all", "base", "novel", "base things", "base stuff", "novel things", "novel stuff")
 FIGURES = ("PQ", "SQ", "RQ", "PQ-dagger", "mIoU")
+HEADER = ["row", "split", "seed", *(f"{f} {g}" for g in GROUPS for f in FIGURES)]
 
 
-@dataclass
-class Bench:
-    """The drives, prepared once, and what was measured so far."""
+def record(drives: Drives, row: str, split: Split, seed: int, quality: PanopticQuality) -> None:
+    """Appends a line: every figure of every group of classes, in percent."""
+    found = panoptic_summary(quality, drives.vocabulary, split)
+    figures = [round(100 * found[g][f], 3) for g in GROUPS for f in FIGURES]
+    with (drives.out / "panoptic.csv").open("a", newline="") as stream:
+        csv.writer(stream).writerow([row, split.name, seed, *figures])
+    told = (f"{g} {percent(found[g]['PQ'])}" for g in GROUPS)
+    print(f"{row:40s} {split.name}, seed {seed}: PQ {', '.join(told)}", flush=True)
 
-    out: Path
-    steps: int
-    vocabulary: Vocabulary
-    bank: TextBank
-    tower: ImageTowerFiles
-    truth: list[Path]
-    pseudo: list[Path]
-    test: list[Frame]
-    rows: dict[tuple[str, str, int], list[float]] = field(default_factory=dict)
 
-    def record(self, row: str, split: Split, seed: int, quality: PanopticQuality) -> None:
-        """Keeps a result at once: every figure of every group of classes, in percent."""
-        found = panoptic_summary(quality, self.vocabulary, split)
-        self.rows[row, split.name, seed] = [100 * found[g][f] for g in GROUPS for f in FIGURES]
-        header = ["row", "split", "seed", *(f"{f} {g}" for g in GROUPS for f in FIGURES)]
-        with (self.out / "panoptic.csv").open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(header)
-            writer.writerows((*key, *figures) for key, figures in self.rows.items())
-        told = (f"{g} {percent(found[g]['PQ'])}" for g in GROUPS)
-        print(f"{row:40s} {split.name}, seed {seed}: PQ {', '.join(told)}", flush=True)
-        (self.out / "panoptic.md").write_text(table(self))
+def measured(out: Path) -> dict[tuple[str, str, int], list[float]]:
+    """What panoptic.csv holds."""
+    file = out / "panoptic.csv"
+    if not file.exists():
+        file.write_text(",".join(HEADER) + "\n")
+    lines = list(csv.reader(file.open()))[1:]
+    return {(row, split, int(seed)): [float(f) for f in rest] for row, split, seed, *rest in lines}
 
-    def trained(
-        self, files: Sequence[Path], base: BaseClasses, config: PanopticConfig, seed: int
-    ) -> Student:
-        """A student as a vehicle would open it."""
-        config = replace(config, seed=seed, steps=self.steps)
-        torch.manual_seed(seed)
-        network = build_panoptic(USUAL.network, self.bank, base, config)
-        data = self.bank, base, USUAL.network, GRID
-        train_panoptic(network, files, *data, config, self.out / "work")
-        sweep, images = self.test[0].sweep, self.test[0].images
-        names = [self.vocabulary.names[i] for i in base.ids]
-        files_ = panoptic_files(
-            network, self.tower, config.head, names, USUAL.network.inputs, GRID, sweep, images
-        )
-        model = export_student(
-            network.trunk, config=USUAL.network, grid=GRID, text_bank=self.bank, sweep=sweep,
-            temperature=config.temperature, provenance={}, folder=self.out / "model",
-            panoptic=files_,
-        )  # fmt: skip
-        return Student.open(model)
 
-    def judged(self, student: Student, cameras: bool = True) -> PanopticQuality:
-        """The test drive, with its images or without."""
-        classes = len(self.vocabulary.labelled)
-        quality = no_sweeps(classes)
-        for frame in self.test:
+def judge(drives: Drives, name: str, split: Split, seed: int, steps: int) -> None:
+    """Trains one row, exports it, and tests it as a vehicle would run it."""
+    row, frames = ROWS[name], drives.test()
+    folder = drives.out / "runs" / f"{name}-{split.name}-{seed}"
+    student = trained(
+        drives, row, split, replace(row.config, seed=seed, steps=steps, batch=1), frames[0], folder
+    )
+    for cameras in row.cameras:
+        quality = no_sweeps(len(drives.vocabulary.labelled))
+        for frame in frames:
             labels = student.label(frame.sweep, frame.images if cameras else ())
             assert frame.truth is not None and labels.instance_id is not None
-            quality += panoptic_quality(
-                frame.truth.class_id, frame.truth.instance_id,
-                labels.class_id, labels.instance_id, classes, NUSCENES_MIN_POINTS,
-            )  # fmt: skip
-        return quality
+            quality += compared(frame.truth, labels.class_id, labels.instance_id, drives)
+        shown = name if cameras else f"{name}, cameras off at the test"
+        # What knows all classes is the same for every split.
+        for one in (split,) if row.labels == "base" else drives.splits:
+            record(drives, shown, one, seed, quality)
 
 
-def prepare_bench(out: Path, steps: int, streets: int) -> Bench:
-    """Simulates the drives; the image tower and the teacher look at them once."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name, config in (
-        ("train", SimConfig(11, streets, 3, rate=2.0)),
-        ("test", SimConfig(2011, max(streets // 3, 1), 2, rate=0.5)),
-    ):
-        if not (out / f"{name}.mcap").exists():
-            write("mcap", out / f"{name}.part", config)
-            (out / f"{name}.part").rename(out / f"{name}.mcap")
-    vocabulary = Vocabulary.load(USUAL.vocabulary)
-    teacher_config = replace(USUAL.teacher, overlap=0.0)
-    teacher = build_teacher(teacher_config, vocabulary, out / "teacher")
-    tower = image_tower(teacher_config, USUAL.panoptic.windows)
-    every = BaseClasses.of(vocabulary, ())
-    truth = prepare(
-        BagSource(out / "train.mcap", truth=True), ImageTower(tower), every.ids, None,
-        out / "truth",
+def trained(
+    drives: Drives, row: Row, split: Split, config: PanopticConfig, frame: Frame, folder: Path
+) -> Student:
+    """A student that goes on from the common trunk, through a model folder.
+
+    Args:
+        frame: on which the export is checked.
+    """
+    base = BaseClasses.of(drives.vocabulary, split.base if row.labels == "base" else ())
+    files = drives.files(split.name if row.labels == "base" else row.labels)
+    torch.manual_seed(config.seed)
+    network = build_panoptic(NETWORK, drives.bank, base, config)
+    network.trunk.load_state_dict(drives.start())
+    train_panoptic(network, files, drives.bank, base, NETWORK, GRID, config, folder / "panoptic")
+    names = [drives.vocabulary.names[i] for i in base.ids]
+    files_ = panoptic_files(
+        network, drives.tower, config.head, names, NETWORK.inputs, GRID, frame.sweep, frame.images
+    )
+    model = export_student(
+        network.trunk, config=NETWORK, grid=GRID, text_bank=drives.bank, sweep=frame.sweep,
+        temperature=config.temperature, provenance={}, folder=folder / "model", panoptic=files_,
     )  # fmt: skip
-    labels = pseudo_labels(BagSource(out / "train.mcap"), teacher, TEACH, out)
-    pseudo = [_relabelled(file, _target(labels, file), out / "pseudo") for file in truth]
-    test = list(BagSource(out / "test.mcap", truth=True))
-    bench = Bench(out, steps, vocabulary, teacher.text_bank, tower, truth, pseudo, test)
-    if (out / "panoptic.csv").exists():
-        for row in list(csv.reader((out / "panoptic.csv").open()))[1:]:
-            bench.rows[row[0], row[1], int(row[2])] = [float(f) for f in row[3:]]
-    return bench
+    return Student.open(model)
 
 
-def _target(labels: Path, file: Path) -> PanopticTarget:
-    """The pseudo-instances of the sweep in a prepared file."""
-    with np.load(labels / f"{file.stem.rsplit('-', 1)[0]}.npz", allow_pickle=False) as data:
-        return PanopticTarget(data["class_id"], data["instance_id"])
+def compared(
+    truth: Truth | PanopticTarget, class_id: np.ndarray, instance_id: np.ndarray, drives: Drives
+) -> PanopticQuality:
+    """One sweep against its truth."""
+    return panoptic_quality(
+        truth.class_id, truth.instance_id, class_id, instance_id,
+        len(drives.vocabulary.labelled), NUSCENES_MIN_POINTS,
+    )  # fmt: skip
 
 
-def _relabelled(file: Path, target: PanopticTarget, folder: Path) -> Path:
-    """The same prepared sweep with other labels."""
-    folder.mkdir(parents=True, exist_ok=True)
-    replace(PanopticSweep.load(file), target=target).save(folder / file.name)
-    return folder / file.name
-
-
-def one_split(bench: Bench, split: Split, seed: int) -> None:
-    """Every row once."""
-    base = BaseClasses.of(bench.vocabulary, split.base)
-    every = BaseClasses.of(bench.vocabulary, ())
-    held_out = [
-        _relabelled(f, PanopticSweep.load(f).target.of_classes(base.ids), bench.out / split.name)
-        for f in bench.truth
-    ]
-
-    def once(row: str, files: Sequence[Path], known: BaseClasses, config: PanopticConfig) -> None:
-        blind = f"{row}, cameras off at the test"
-        both = row == COMPLETE or "without dropout" in row
-        if all((r, split.name, seed) in bench.rows for r in ((row, blind) if both else (row,))):
-            return
-        student = bench.trained(files, known, config, seed)
-        bench.record(row, split, seed, bench.judged(student))
-        if both:
-            bench.record(blind, split, seed, bench.judged(student, cameras=False))
-
-    for row, config in LADDER.items():
-        once(row, held_out, base, config)
-    once(f"{COMPLETE}, without dropout", held_out, base, PanopticConfig(drop=0.0))
-    once("full supervision", bench.truth, every, LADDER[COMPLETE])
-    once("without annotation", bench.pseudo, every, LADDER[COMPLETE])
-
-
-def pseudo_quality(bench: Bench, split: Split) -> None:
-    """How good the pseudo-instances themselves are, on the drive that they label."""
-    row = "the pseudo-instances themselves"
-    if (row, split.name, 0) in bench.rows:
-        return
-    classes = len(bench.vocabulary.labelled)
-    quality = no_sweeps(classes)
-    for one, other in zip(bench.truth, bench.pseudo, strict=True):
+def untrained(drives: Drives) -> None:
+    """How good the pseudo-instances are, and what image features name by themselves: every point
+    (with the truth's instances), or every mask of the truth by the mean over its points."""
+    classes = len(drives.vocabulary.labelled)
+    own, points, masks = (no_sweeps(classes) for _ in range(3))
+    for one, other in zip(drives.files("truth"), drives.files("pseudo"), strict=True):
         truth, said = PanopticSweep.load(one).target, PanopticSweep.load(other).target
-        quality += panoptic_quality(
-            truth.class_id, truth.instance_id, said.class_id, said.instance_id, classes,
-            NUSCENES_MIN_POINTS,
-        )  # fmt: skip
-    bench.record(row, split, 0, quality)
+        own += compared(truth, said.class_id, said.instance_id, drives)
+    eyes = ImageTower(drives.tower)
+    for frame in drives.test():
+        truth = frame.truth
+        assert truth is not None
+        seen = eyes.look(frame.sweep.xyz, frame.images)
+        key = truth.class_id.astype(np.int64) * 65536 + truth.instance_id
+        _, mask = np.unique(key, return_inverse=True)
+        each = np.arange(len(frame.sweep))
+        points += compared(
+            truth, named(drives, seen.of_voxels(each, len(each))), truth.instance_id, drives
+        )
+        pooled = named(drives, seen.of_voxels(mask, mask.max() + 1))
+        masks += compared(truth, pooled[mask], truth.instance_id, drives)
+    for split in drives.splits:
+        record(drives, "the pseudo-instances themselves", split, 0, own)
+        record(drives, "image features name every point", split, 0, points)
+        record(drives, "image features name the true masks", split, 0, masks)
 
 
-def table(bench: Bench) -> str:
+def named(drives: Drives, rows: np.ndarray) -> np.ndarray:
+    """(N, E) image features to (N,) class ids, 0 where nothing was seen."""
+    best = drives.bank.class_scores(rows).argmax(1) + 1
+    return np.where(rows.any(1), best, 0).astype(np.uint8)
+
+
+def table(found: dict[tuple[str, str, int], list[float]]) -> str:
     """Markdown: PQ and mIoU, mean and spread per row, in the order of their first appearance."""
     shown = [("PQ", group) for group in GROUPS] + [("mIoU", "base"), ("mIoU", "novel")]
     lines = [
@@ -233,11 +204,14 @@ def table(bench: Bench) -> str:
         "|---" * (len(shown) + 2) + "|",
     ]
     places = [GROUPS.index(g) * len(FIGURES) + FIGURES.index(f) for f, g in shown]
-    for row in dict.fromkeys(name for name, _, _ in bench.rows):
-        found = np.array([f for (name, _, _), f in bench.rows.items() if name == row])[:, places]
-        mean, spread = np.nanmean(found, 0), np.nanstd(found, 0)
+    blind = [f"{name}, cameras off at the test" for name in ROWS]
+    order = [name for pair in zip(ROWS, blind, strict=True) for name in pair]
+    names = dict.fromkeys(name for name, _, _ in found)
+    for row in sorted(names, key=lambda name: order.index(name) if name in order else len(order)):
+        figures = np.array([f for (name, _, _), f in found.items() if name == row])[:, places]
+        mean, spread = np.nanmean(figures, 0), np.nanstd(figures, 0)
         cells = [f"{m:.1f} ± {s:.1f}" for m, s in zip(mean, spread, strict=True)]
-        lines.append(f"| {row} | {' | '.join(cells)} | {len(found)} |")
+        lines.append(f"| {row} | {' | '.join(cells)} | {len(figures)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -247,21 +221,63 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("panoptic"))
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--start-steps", type=int, default=300)
     parser.add_argument("--streets", type=int, default=20)
+    parser.add_argument("--row", choices=ROWS)
+    parser.add_argument("--split")
+    parser.add_argument("--seed", type=int)
     options = parser.parse_args()
-    bench = prepare_bench(options.out, options.steps, options.streets)
-    splits = (
-        Split.named(bench.vocabulary, "nuscenes-b12n4"),
-        Split.named(bench.vocabulary, "nuscenes-b11n5"),
-        Split.random(bench.vocabulary, 4, 0),
+    options.out.mkdir(parents=True, exist_ok=True)
+    drives = Drives.open(options.out)
+    if options.row:
+        (split,) = (s for s in drives.splits if s.name == options.split)
+        judge(drives, options.row, split, options.seed, options.steps)
+        return
+    if not drives.prepared:
+        drives.prepare(options.streets, options.start_steps)
+    done = measured(options.out)
+    if ("image features name every point", drives.splits[0].name, 0) not in done:
+        untrained(drives)
+    wanted = [
+        (row, split.name, seed)
+        for seed in range(options.seeds)
+        for split in drives.splits[: options.splits]
+        for row in ROWS
+        if ROWS[row].labels == "base" or split == drives.splits[0]
+    ]
+    side_by_side(
+        [
+            ["--row", row, "--split", split, "--seed", str(seed)]
+            for row, split, seed in wanted
+            if (last(row), split, seed) not in done
+        ]
     )
-    for split in splits[: options.splits]:
-        pseudo_quality(bench, split)
-    for seed in range(options.seeds):
-        for split in splits[: options.splits]:
-            one_split(bench, split, seed)
-    print(table(bench))
+    (options.out / "panoptic.md").write_text(table(measured(options.out)))
+    print((options.out / "panoptic.md").read_text())
+
+
+def last(row: str) -> str:
+    """The last line of a row."""
+    return row if ROWS[row].cameras[-1] else f"{row}, cameras off at the test"
+
+
+def side_by_side(jobs: Sequence[Sequence[str]]) -> None:
+    """Each job is this script once more, with further arguments, on a core of its own."""
+    # Not as the main file, which every process that a training starts would import once more.
+    run = "import sys; sys.path.insert(0, sys.argv.pop(1)); import panoptic; panoptic.main()"
+    start = [sys.executable, "-c", run, str(Path(__file__).parent), *sys.argv[1:]]
+    cores: SimpleQueue[int] = SimpleQueue()
+    for core in sorted(os.sched_getaffinity(0)):
+        cores.put(core)
+
+    def work(job: Sequence[str]) -> None:
+        core = cores.get()
+        subprocess.run(["taskset", "-c", str(core), *start, *job], check=True)
+        cores.put(core)
+
+    with ThreadPoolExecutor(cores.qsize()) as pool:
+        list(pool.map(work, jobs))
 
 
 if __name__ == "__main__":

@@ -99,19 +99,21 @@ class _Graph(Graph):
     """`Decoder` step by step; only the last layer's prediction goes out."""
 
     def build(self, decoder: Decoder, embedding: int) -> onnx.ModelProto:
+        """Voxels lie in columns from the first layer on, so that nothing is turned round there."""
         features, places = self.features(decoder), self.places(decoder)
-        memory = self.node("Add", features, places)
-        features, places = (self.node("Transpose", x, perm=[1, 0]) for x in (features, places))
+        memory = self.node("Transpose", self.node("Add", features, places), perm=[1, 0])
+        both = self.node("Concat", features, places, axis=1)
+        both = self.node("Transpose", both, perm=[1, 0])
         queries = self.constant(decoder.queries)
         for layer in decoder.layers:
             assert isinstance(layer, Layer)
-            mask = self.mask(decoder, queries, features, places)
+            mask = self.mask(decoder, queries, both)
             queries = self.layer(layer, queries, memory, mask)
         rows = self.sequence(decoder.classify.children(), queries)
         length = self.node("ReduceL2", rows, axes=[1], keepdims=1)
         rows = self.node("Div", rows, self.node("Max", length, self.constant(1e-12)))
         self.output(rows, "class_embedding")
-        self.output(self.mask(decoder, queries, features, places), "mask")
+        self.output(self.mask(decoder, queries, both), "mask")
         count = len(decoder.queries)
         into: dict[str, list[str | int]] = {
             "embedding": ["voxels", embedding],
@@ -155,11 +157,11 @@ class _Graph(Graph):
             self.sequence(decoder.polar.children(), polar),
         )
 
-    def mask(self, decoder: Decoder, queries: str, features: str, places: str) -> str:
-        """Features and places lie transposed, (D, V)."""
-        outline = self.node("MatMul", self.sequence(decoder.outline.children(), queries), features)
-        position = self.node("MatMul", self.sequence(decoder.locate.children(), queries), places)
-        return self.node("Add", outline, position)
+    def mask(self, decoder: Decoder, queries: str, both: str) -> str:
+        """(Q, V): what outlines a query's voxels, and what locates them, in one product."""
+        outline = self.sequence(decoder.outline.children(), queries)
+        locate = self.sequence(decoder.locate.children(), queries)
+        return self.node("MatMul", self.node("Concat", outline, locate, axis=1), both)
 
     def layer(self, layer: Layer, queries: str, memory: str, mask: str) -> str:
         first, second, third = (n for n in layer.norms if isinstance(n, nn.LayerNorm))
@@ -176,17 +178,26 @@ class _Graph(Graph):
     ) -> str:
         """Queries attend inside of their masks, and everywhere where a mask is empty."""
         heads, width = layer.num_heads, layer.embed_dim
-        split = self.integers(-1, heads, width // heads)
-        parts = []
-        weights, biases = layer.in_proj_weight.chunk(3), layer.in_proj_bias.chunk(3)
-        for x, weight, bias, order in zip(
-            (queries, memory, memory), weights, biases, ([1, 0, 2], [1, 2, 0], [1, 0, 2]),
-            strict=True,
-        ):  # fmt: skip
-            rows = self.node("Reshape", self.affine(x, weight, bias), split)
-            parts.append(self.node("Transpose", rows, perm=order))
-        q, k, v = parts
-        q = self.node("Mul", q, self.constant((width // heads) ** -0.5))
+        of_q, *of_known = zip(
+            layer.in_proj_weight.chunk(3), layer.in_proj_bias.chunk(3), strict=True
+        )
+        q = self.node("Mul", self.affine(queries, *of_q), self.constant((width // heads) ** -0.5))
+        q = self.node("Reshape", q, self.integers(-1, heads, width // heads))
+        q = self.node("Transpose", q, perm=[1, 0, 2])
+        split = self.integers(heads, width // heads, -1)
+        k, v = (
+            self.node(
+                "Reshape",
+                self.node(
+                    "Add",
+                    self.node("MatMul", self.constant(weight), memory),
+                    self.constant(bias[:, None]),
+                ),
+                split,
+            )
+            for weight, bias in of_known
+        )
+        v = self.node("Transpose", v, perm=[0, 2, 1])
         zero = self.constant(0)
         inside = self.node("Greater", mask, zero)
         largest = self.node("ReduceMax", mask, axes=[1], keepdims=1)
@@ -197,13 +208,13 @@ class _Graph(Graph):
         scores = self.node("Add", self.node("MatMul", q, k), outside)
         mixed = self.node("MatMul", self.node("Softmax", scores, axis=-1), v)
         joined = self.node("Transpose", mixed, perm=[1, 0, 2])
-        return self.linear(layer.out_proj, self.node("Reshape", joined, self.integers(-1, width)))
+        return self.dense(layer.out_proj, self.node("Reshape", joined, self.integers(-1, width)))
 
     def sequence(self, layers: Iterable[nn.Module], x: str) -> str:
         """Linear layers, LayerNorm and ReLU, one after the other."""
         for layer in layers:
             if isinstance(layer, nn.Linear):
-                x = self.linear(layer, x)
+                x = self.dense(layer, x)
             elif isinstance(layer, nn.LayerNorm):
                 x = self.norm(layer, x)
             else:

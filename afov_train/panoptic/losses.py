@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits, normalize
+from torch.nn.functional import normalize, softplus
 
 ALPHA = 0.25
 CLASS_GAMMA, MASK_GAMMA = 4.0, 2.0
@@ -13,12 +13,14 @@ DICE = 2.0  # of the dice loss, focal loss 1
 def focal(
     logits: torch.Tensor, targets: torch.Tensor, gamma: float = MASK_GAMMA, alpha: float = ALPHA
 ) -> torch.Tensor:
-    """Focal loss of a sigmoid, element by element (Lin et al. 2017, eq. 5)."""
-    p = logits.sigmoid()
-    wrong = p * (1 - targets) + (1 - p) * targets
+    """Focal loss of a sigmoid, element by element (Lin et al. 2017, eq. 5).
+
+    Args:
+        targets: 0 or 1.
+    """
+    right = logits * (2 * targets - 1)  # the logit of the truth
     weight = alpha * targets + (1 - alpha) * (1 - targets)
-    entropy = binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return weight * wrong**gamma * entropy
+    return weight * (-right).sigmoid() ** gamma * softplus(-right)
 
 
 def dice(logits: torch.Tensor, masks: torch.Tensor, *, pairs: bool = False) -> torch.Tensor:
@@ -98,5 +100,5 @@ def voxel_loss(embedding: torch.Tensor, mask: torch.Tensor, image: torch.Tensor)
     seen = (image != 0).any(1)
     if not seen.any():
         return embedding.sum() * 0
-    made = mask[:, seen].softmax(0).T @ embedding
-    return (made - image[seen]).abs().sum(1).mean()
+    made = mask.softmax(0).T @ embedding
+    return (seen * (made - image).abs().sum(1)).sum() / seen.sum()

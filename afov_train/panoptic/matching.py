@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import torch
 from scipy.optimize import linear_sum_assignment
+from torch.nn.functional import softplus
 
-from afov_train.panoptic.losses import CLASS_GAMMA, DICE, dice, focal
+from afov_train.panoptic.losses import ALPHA, CLASS_GAMMA, DICE, MASK_GAMMA, dice, focal
 
 
+@torch.no_grad()
 def mask_cost(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """(Q, G): focal loss + 2 x dice loss of every query's mask against every object's.
 
     Args:
         logits: (Q, V), of the labelled voxels alone. masks: (G, V), 0 or 1.
     """
-    ones, zeros = torch.ones_like(logits), torch.zeros_like(logits)
-    each = focal(logits, ones) @ masks.T + focal(logits, zeros) @ (1 - masks).T
+    p = logits.sigmoid()
+    yes = ALPHA * (1 - p) ** MASK_GAMMA * softplus(-logits)  # focal loss where a mask is
+    no = (1 - ALPHA) * p**MASK_GAMMA * softplus(logits)  # and where it is not
+    each = (yes - no) @ masks.T + no.sum(1, keepdim=True)
     return each / max(1, logits.shape[1]) + DICE * dice(logits, masks, pairs=True)
 
 
+@torch.no_grad()
 def class_cost(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     """(Q, G): what focal loss adds when a query takes on an object's class.
 

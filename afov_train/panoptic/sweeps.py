@@ -131,7 +131,7 @@ class PanopticSweeps(Dataset[PanopticBatch]):
     augment: AugmentConfig | None
     drop: float
     seed: int
-    length: int
+    length: int = 0
     first: int = 0
 
     def __len__(self) -> int:

@@ -113,6 +113,11 @@ class Objects(NamedTuple):
     stuff: torch.Tensor
     labelled: torch.Tensor
 
+    def of_voxels(self, order: torch.Tensor) -> Objects:
+        """The same over voxels in another order, (V,) int64."""
+        classes, *of_voxels = self
+        return Objects(classes, *(each[..., order] for each in of_voxels))
+
 
 def objects_of(class_id: torch.Tensor, instance_id: torch.Tensor, base: BaseClasses) -> Objects:
     """Labels per voxel as masks; points of a thing without an instance count as not labelled.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import lightning
 import numpy as np
 import torch
 from torch.nn.functional import normalize
@@ -69,10 +68,13 @@ class PanopticTraining(Stage):
         losses: list[Losses] = [{"auxiliary": self.auxiliary(embeddings, batch.class_id)}]
         for sweep in range(count):
             rows = torch.nonzero(batch.coords[:, 0] == sweep)[:, 0]
+            objects = objects_of(batch.class_id[rows], batch.instance_id[rows], self.base)
+            # Labelled voxels in front: the losses take a slice, where a choice would cost a copy.
+            order = objects.labelled.argsort(descending=True, stable=True)
+            rows, objects = rows[order], objects.of_voxels(order)
             image = batch.image[rows]
             given = image * ~batch.dropped[rows, None]
             predictions = self.network.decoder(embeddings[rows], given, batch.xyz[rows])
-            objects = objects_of(batch.class_id[rows], batch.instance_id[rows], self.base)
             losses += [
                 {name: value / count for name, value in self.of_layer(p, objects, image, i).items()}
                 for i, p in enumerate(predictions)
@@ -91,10 +93,11 @@ class PanopticTraining(Stage):
         """The losses of what the queries answer after one layer, each with weight 1.
 
         Args:
+            objects: with all labelled voxels in front.
             image: (V, E), what the cameras see, whether the network was given it or not.
         """
         logits = self.network.decoder.logits(self.cosine(prediction.embedding))
-        inside = objects.labelled
+        inside = slice(int(objects.labelled.sum()))
         things = len(prediction.embedding) - self.network.decoder.stuff
         cost = mask_cost(prediction.mask[:things, inside], objects.masks[:, inside])
         if layer:  # the first matching looks at masks alone (P3Former)
@@ -155,9 +158,5 @@ def train_panoptic(
         files: of `prepare`. folder: where losses, checkpoints and weights go.
     """
     config = config.for_sweeps(len(files))
-    lightning.seed_everything(config.seed, workers=True, verbose=False)
-    visits = config.steps * config.batch * config.accumulate
-    sweeps = PanopticSweeps(
-        files, grid, inputs.inputs, config.augment, config.drop, config.seed, visits
-    )
+    sweeps = PanopticSweeps(files, grid, inputs.inputs, config.augment, config.drop, config.seed)
     fit(PanopticTraining(network, text_bank, base, config), sweeps, folder, "panoptic")

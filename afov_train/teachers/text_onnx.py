@@ -91,7 +91,7 @@ class _Graph(Graph):
         x = self.node("Squeeze", x, self.integers(1))
         projection = tower.text_projection
         if isinstance(projection, nn.Linear):
-            x = self.linear(projection, x)
+            x = self.dense(projection, x)
         elif projection is not None:
             x = self.node("MatMul", x, self.constant(projection))
         self.output(x, "embedding")

@@ -17,7 +17,7 @@ from afov.vocabulary import Vocabulary
 from afov_train.evaluate import evaluate
 from afov_train.nuscenes_eval import Submission, evaluate_panoptic_officially
 from afov_train.simulation.write_nuscenes import write_nuscenes
-from tests.afov_train.conftest import labels_of, open_tree
+from tests.afov_train.conftest import bank, labels_of, open_tree
 
 
 def as_annotated(root, rng):
@@ -53,7 +53,7 @@ def test_the_devkits_panoptic_evaluation_agrees_with_ours(frames, tmp_path, boxe
         predicted = np.where(rng.random(len(truth.raw)) < 0.1, 15, truth.class_id).astype(np.uint8)
         predicted[predicted == 0] = 4
         number = np.where(predicted <= 10, segmented(truth, rng), 0).astype(np.uint16)
-        submission.write(frame.token, labels_of(predicted, number))
+        submission.write(frame.token, labels_of(predicted, number), bank())
         quality += panoptic_quality(
             truth.panoptic_class_id, truth.instance_id, predicted, number, 16, 15
         )
@@ -73,11 +73,27 @@ def test_the_devkits_panoptic_evaluation_agrees_with_ours(frames, tmp_path, boxe
 def test_a_submission_numbers_instances_with_three_digits(tmp_path):
     submission = Submission(tmp_path, "mini_val")
     class_id, instance_id = np.array([4, 16, 4], np.uint8), np.array([999, 0, 1], np.uint16)
-    submission.write("a", labels_of(class_id, instance_id))
+    submission.write("a", labels_of(class_id, instance_id), bank())
     with np.load(tmp_path / "panoptic/mini_val/a_panoptic.npz") as data:
         assert data["data"].dtype == np.uint16 and data["data"].tolist() == [4999, 16000, 4001]
     with pytest.raises(InputError, match="instance 1000; nuScenes' format ends at 999"):
-        submission.write("b", labels_of(class_id, instance_id + np.uint16(1)))
+        submission.write("b", labels_of(class_id, instance_id + np.uint16(1)), bank())
+
+
+def test_lidarseg_takes_every_point_and_panoptic_leaves_some_out(tmp_path):
+    """A point that no mask holds is named by its own embedding, in the lidarseg file."""
+    text = bank()
+    vocabulary = text.vocabulary
+    third = text.embeddings[vocabulary.phrase_class_id == 3][:1]
+    labels = replace(
+        labels_of(np.array([5, 0, 0], np.uint8), np.zeros(3, np.uint16)),
+        rows=np.concatenate((-third, third)), inverse=np.array([0, 1, 1]),
+    )  # fmt: skip
+    Submission(tmp_path, "mini_val").write("a", labels, text)
+    file = tmp_path / "lidarseg/mini_val/a_lidarseg.bin"
+    assert np.fromfile(file, np.uint8).tolist() == [5, 3, 3]
+    with np.load(tmp_path / "panoptic/mini_val/a_panoptic.npz") as data:
+        assert data["data"].tolist() == [5000, 0, 0]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from afov_train.simulation.config import SimConfig
 from afov_train.simulation.drive import simulate
 from afov_train.simulation.write_foxglove import write_foxglove
 from afov_train.simulation.write_nuscenes import write_nuscenes
-from tests.afov_train.conftest import labels_of, open_tree
+from tests.afov_train.conftest import bank, labels_of, open_tree
 
 
 def test_three_formats_hold_the_same_frames(frames, drive, tree, tmp_path):
@@ -92,7 +92,7 @@ def test_the_devkits_evaluation_agrees_with_ours(frames, tmp_path, buses):
         predicted = corrupted(frame.truth.class_id, rng)
         if not buses:
             predicted[predicted == 3] = 15
-        submission.write(frame.token, labels_of(predicted))
+        submission.write(frame.token, labels_of(predicted), bank())
         matrix = matrix + confusion(frame.truth.class_id, predicted, 16)
     assert np.isnan(iou(matrix)).sum() == (0 if buses else 1)
     theirs = evaluate_officially(source, tmp_path)

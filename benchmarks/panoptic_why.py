@@ -1,0 +1,125 @@
+"""Where a row of `panoptic.py` loses its objects: no mask, a wrong name, or too low a score.
+
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/panoptic_why.py --out panoptic \\
+        --split nuscenes-b12n4 --rows "+ object loss" "+ voxel loss"
+
+For every segment of the test drive's truth (15 points and more): the query whose mask overlaps it
+most, whatever the others claim; whether that is a match (IoU > 0.5); how many are named right; and
+of the matched, named and scored above the threshold. The runs are those that panoptic.py left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+warnings.filterwarnings("ignore")
+
+from panoptic_drives import Drives  # noqa: E402
+
+from afov.frames import Frame  # noqa: E402
+from afov.inputs import inputs  # noqa: E402
+from afov.kernel_maps import kernel_maps  # noqa: E402
+from afov.panoptic import SCORE, THING  # noqa: E402
+from afov.panoptic_quality import NUSCENES_MIN_POINTS  # noqa: E402
+from afov.splits import Split  # noqa: E402
+from afov.student import Student  # noqa: E402
+
+
+class Best(NamedTuple):
+    """The query that overlaps a segment of the truth most.
+
+    Attributes:
+        class_id: of the truth. iou: of the query's mask. named: as the truth has it.
+        kept: its score is above the threshold.
+    """
+
+    class_id: int
+    iou: float
+    named: bool
+    kept: bool
+
+
+def best_queries(student: Student, frame: Frame) -> list[Best]:
+    """One for each segment of a frame's truth."""
+    head, sweep, truth = student.panoptic, frame.sweep, frame.truth
+    assert head is not None and truth is not None
+    voxels = student.model.grid.voxelize(sweep.xyz)
+    maps = kernel_maps(voxels.coords, student.model.shape.stem)
+    rows = student.runtime.run(inputs(sweep, voxels, student.model.inputs), maps)
+    image = head.tower.look(sweep.xyz, frame.images).of_voxels(voxels.inverse, len(voxels))
+    answers = head.answers(rows, image, sweep.xyz[voxels.representative])
+    likely = head.probability(answers, image, student.text_bank, student.model.temperature)
+    thing = np.array([False, *(c.thing for c in student.vocabulary.labelled)])
+    score = likely.max(1) * np.where(thing[likely.argmax(1) + 1], THING, 1)
+    judged = (voxels.inverse >= 0) & (truth.class_id > 0)
+    inside = (answers.mask > 0)[:, voxels.inverse[judged]]
+    class_id = truth.class_id[judged].astype(np.int64)
+    key = class_id * 65536 + np.where(thing[class_id], truth.instance_id[judged], 0)
+    found = []
+    for one, points in zip(*np.unique(key, return_counts=True), strict=True):
+        if points < NUSCENES_MIN_POINTS:
+            continue
+        common = inside[:, key == one].sum(1)
+        iou = common / (inside.sum(1) + points - common)
+        query, known = iou.argmax(), int(one) // 65536
+        right = int(likely[query].argmax()) + 1 == known
+        found.append(Best(known, float(iou[query]), right, bool(score[query] > SCORE)))
+    return found
+
+
+def line(row: str, what: str, found: list[Best]) -> str:
+    """A row of the table."""
+    matched = [f for f in found if f.iou > 0.5]
+    shares = (
+        len(matched) / max(len(found), 1),
+        sum(f.named for f in found) / max(len(found), 1),
+        sum(f.named and f.kept for f in matched) / max(len(found), 1),
+    )
+    iou = float(np.median([f.iou for f in found])) if found else np.nan
+    cells = " | ".join(f"{share:.0%}" for share in shares)
+    return f"| {row} | {what} | {len(found)} | {iou:.2f} | {cells} |"
+
+
+def groups(split: Split, drives: Drives) -> dict[str, np.ndarray]:
+    """(K + 1,) bool by class id."""
+    novel = split.is_novel(drives.vocabulary)
+    thing = np.array([False, *(c.thing for c in drives.vocabulary.labelled)])
+    stuff = ~thing & (np.arange(len(thing)) > 0)
+    return {
+        "base things": thing & ~novel,
+        "base stuff": stuff & ~novel,
+        "novel things": thing & novel,
+        "novel stuff": stuff & novel,
+    }
+
+
+def main() -> None:
+    """A line for each row and group of classes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("panoptic"))
+    parser.add_argument("--split", default="nuscenes-b12n4")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", nargs="+", required=True)
+    options = parser.parse_args()
+    drives = Drives.open(options.out)
+    (split,) = (s for s in drives.splits if s.name == options.split)
+    frames = drives.test()
+    print(
+        "| | | segments | best mask's IoU, median | a mask matches | named right | both, and kept |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for row in options.rows:
+        run = options.out / "runs" / f"{row}-{split.name}-{options.seed}"
+        student = Student.open(run / "model")
+        found = [best for frame in frames for best in best_queries(student, frame)]
+        for what, chosen in groups(split, drives).items():
+            print(line(row, what, [f for f in found if chosen[f.class_id]]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
