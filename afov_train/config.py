@@ -16,19 +16,23 @@ from afov_train.teachers.config import TeacherConfig
 
 @dataclass(frozen=True)
 class TeachConfig:
-    """How segments in the images become labels of the points."""
+    """How segments in the images become labels of the points.
+
+    The defaults are the best that was found (docs/ablation.md); config/train/paper.yaml has the
+    paper's, which knows none of these switches.
+    """
 
     occlusion: bool = True
     """Leave out points that a nearer surface hides from the camera (the paper does not test)."""
     min_score: float = 0.0
     """Segments with a lower score label nothing."""
-    agreement: bool = False
+    agreement: bool = True
     """Points to which two cameras give different classes stay unlabelled."""
-    keep: float = 1.0
+    keep: float = 0.9
     """The surest share of each class's labels stays; each class has its own threshold."""
-    vote: float = 0.0
+    vote: float = 1.1
     """Seconds before and after, within which sweeps vote on what stands still (needs poses)."""
-    objects: bool = False
+    objects: bool = True
     """What stands on the ground as one piece settles on one label."""
     reach: float = 2.0
     """Metres: points that no camera sees, such as the ground close to the vehicle, take the label

@@ -63,7 +63,7 @@ CONFIG = replace(
 )
 CLASSES = 16
 CORRECTED = "truth where all six label"
-PAPER = TeachConfig(occlusion=False, agreement=False, keep=1.0, vote=0.0, reach=0.0)
+PAPER = TeachConfig(occlusion=False, agreement=False, keep=1.0, vote=0.0, objects=False, reach=0.0)
 SWITCHES: dict[str, dict[str, Any]] = {
     "occlusion test": {"occlusion": True},
     "agreement of cameras": {"agreement": True},

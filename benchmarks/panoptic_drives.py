@@ -41,7 +41,7 @@ USUAL = PanopticTrainConfig()
 NETWORK = USUAL.network
 TEACHER = replace(USUAL.teacher, overlap=0.0)
 GRID = VoxelGrid(size=(0.3, 2.5, 0.3))
-TEACH = TeachConfig(agreement=True, keep=0.9, vote=1.1)
+TEACH = TeachConfig(objects=False)
 
 
 @dataclass(frozen=True)

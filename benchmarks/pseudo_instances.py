@@ -3,10 +3,10 @@
     afov-sim --out drive.mcap --seed 31 --streets 2 --frames-per-street 8 --rate 5
     OMP_WAIT_POLICY=PASSIVE python benchmarks/pseudo_instances.py --bag drive.mcap --out pseudo
 
-Rows: labels as they are by default, and labels that sweeps vote on (docs/ablation.md, "all"); with
-every class one instance, and with objects told apart by clusters. Of truth's objects that are
-found (IoU over a half, whatever the class) in one sweep and again later, an id switches where the
-later one has another id.
+Rows: labels of every sweep by itself, and labels that sweeps vote on; with every class one
+instance, and with objects told apart by clusters. Of truth's objects that are found (IoU over a
+half, whatever the class) in one sweep and again later, an id switches where the later one has
+another id.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from afov_train.teachers import build_teacher
 from afov_train.teachers.config import TeacherConfig
 
 TEACH = {
-    "default": TeachConfig(),
-    "voted": TeachConfig(agreement=True, keep=0.9, vote=1.1),
+    "single": TeachConfig(agreement=False, keep=1.0, vote=0.0, objects=False),
+    "voted": TeachConfig(objects=False),
 }
 ANOTHER_STREET = 1000.0  # metres between two sweeps: truth counts its objects anew
 

@@ -15,12 +15,16 @@ from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
 from afov_train import export
+from afov_train.config import TeachConfig
 from afov_train.network.config import NetworkConfig
 from afov_train.network.unet import build_network
 from afov_train.simulation.config import SimConfig
 from afov_train.simulation.drive import simulate
 from afov_train.simulation.write_mcap import write_mcap
 from afov_train.simulation.write_nuscenes import write_nuscenes
+
+# Every sweep is labelled by itself.
+ALONE = TeachConfig(agreement=False, keep=1.0, vote=0.0, objects=False)
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afov.frames import Sweep
 from afov.vocabulary import Vocabulary
-from afov_train.config import TeachConfig
 from afov_train.objects import FINE, GAP, LARGEST, above_ground, ground_classes, one_voice, pieces
 from afov_train.settle import settle_all
 from afov_train.taught import TaughtSweep
+from tests.afov_train.conftest import ALONE
 
 VOCABULARY = Vocabulary.load("nuscenes16")
 OWNER = VOCABULARY.phrase_class_id
@@ -113,7 +115,7 @@ def test_ground_classes_are_read_from_the_recording(tmp_path):
         points = np.concatenate((ground, box, wall))
         taught(points, np.concatenate(said), np.ones(len(points)), stamp=k).save(files[-1])
     assert np.flatnonzero(ground_classes(files, VOCABULARY)).tolist() == [11]
-    settled = settle_all(files, TeachConfig(objects=True), VOCABULARY, tmp_path / "settled")
+    settled = settle_all(files, replace(ALONE, objects=True), VOCABULARY, tmp_path / "settled")
     phrase = TaughtSweep.load(settled[0]).phrase
     assert (phrase[len(ground) : len(ground) + len(box)] == CAR).all()
 

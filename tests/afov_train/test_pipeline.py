@@ -114,6 +114,7 @@ def test_stages_run_one_by_one_and_say_what_is_done_already(drive, run, tmp_path
     assert "done before" not in capsys.readouterr().out, "other labels are another training"
 
 
+@pytest.mark.slow
 def test_a_second_round_learns_from_labels_in_which_the_first_had_a_say(run, drive, capsys):
     """And one taken up again neither answers nor trains twice."""
     flags = ["--bag", str(drive), "--run", str(run), "--teacher.overlap", "0"]

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from afov.frames import Sweep
 from afov.sources.bags import BagSource
 from afov.vocabulary import Vocabulary
-from afov_train.config import TeachConfig
 from afov_train.settle import FAR, NEAR, SPREAD, least_scores, settle_all, vote, voters
 from afov_train.taught import NO_PHRASE, UNKNOWN_POSE, TaughtSweep
 from afov_train.teach import teach
 from afov_train.teachers.segments import Segments
-from tests.afov_train.conftest import bank
+from tests.afov_train.conftest import ALONE, bank
 
 VOCABULARY = Vocabulary.load("nuscenes16")
 OWNER = VOCABULARY.phrase_class_id
@@ -113,7 +112,7 @@ def test_each_class_keeps_its_surest_share(tmp_path, keep):
     for of, rows in ((4, score[:1000]), (11, score[1000:])):
         expected = np.quantile(rows, 1 - keep) if keep < 1 else 0
         assert least[of] == pytest.approx(expected, abs=2e-3)
-    settled = settle_all(files, TeachConfig(keep=keep), VOCABULARY, tmp_path / "settled")
+    settled = settle_all(files, replace(ALONE, keep=keep), VOCABULARY, tmp_path / "settled")
     kept = np.concatenate([TaughtSweep.load(f).phrase for f in settled])
     assert [np.mean(kept == CAR) * 5, np.mean(kept == ROAD) * 5 / 4] == pytest.approx(
         [keep, keep], abs=0.01
@@ -126,7 +125,7 @@ def test_without_poses_nobody_votes_and_that_is_said(tmp_path, capsys):
         files.append(tmp_path / f"{k}.npz")
         one = taught([[5, 0, 0]], [phrase], [0.9], stamp=k)
         replace(one, world_from_lidar=UNKNOWN_POSE).save(files[-1])
-    settled = settle_all(files, TeachConfig(vote=1.0), VOCABULARY, tmp_path / "settled")
+    settled = settle_all(files, replace(ALONE, vote=1.0), VOCABULARY, tmp_path / "settled")
     assert [int(TaughtSweep.load(f).phrase[0]) for f in settled] == [CAR, WALL, WALL]
     assert "no poses" in capsys.readouterr().out
 
@@ -146,7 +145,7 @@ def test_a_sweep_is_settled_anew_among_others(drive, tmp_path):
 
     def folder(every):
         source = BagSource(drive, every=every)
-        files = teach(source, Saying(), TeachConfig(keep=0.5), tmp_path)
+        files = teach(source, Saying(), replace(ALONE, keep=0.5), tmp_path)
         assert len(files) == 4 // every
         return files[0].parent
 

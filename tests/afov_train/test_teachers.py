@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import open_clip
@@ -14,7 +15,6 @@ from afov.errors import InputError
 from afov.sources.bags import BagSource
 from afov.vocabulary import Vocabulary
 from afov_train.cli import train
-from afov_train.config import TeachConfig
 from afov_train.taught import TaughtSweep
 from afov_train.teach import look, project, teach
 from afov_train.teachers import build_teacher
@@ -23,6 +23,7 @@ from afov_train.teachers.config import TeacherConfig
 from afov_train.teachers.imported import ImportedTeacher
 from afov_train.teachers.open_clip_teacher import SMALL, OpenClipTeacher
 from afov_train.teachers.templates import TEMPLATES
+from tests.afov_train.conftest import ALONE
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +63,9 @@ def test_imported_segments_teach_what_their_author_saw(drive, vocabulary, seeing
     source = BagSource(drive, every=2)
     imported = build_teacher(TeacherConfig(imported=folder), vocabulary, tmp_path / "cache")
     assert np.allclose(imported.text_bank.embeddings, seeing.text_bank.embeddings, atol=1e-6)
-    files = teach(source, imported, TeachConfig(reach=0.0), tmp_path / "teach")
+    files = teach(source, imported, replace(ALONE, reach=0.0), tmp_path / "teach")
     for frame, file in zip(source, files, strict=True):
-        phrase, covered = project(frame, look(seeing, frame), TeachConfig())
+        phrase, covered = project(frame, look(seeing, frame), ALONE)
         taught = TaughtSweep.load(file)
         assert np.array_equal(taught.phrase, phrase) and np.array_equal(taught.covered, covered)
 
