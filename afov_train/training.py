@@ -6,7 +6,9 @@ import hashlib
 import importlib.util
 import json
 import logging
+import multiprocessing
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -62,6 +64,7 @@ class Stage(lightning.LightningModule):
     def setup(self, stage: str) -> None:
         """In every process that Lightning starts."""
         _quiet()
+        _end_with_parent()
 
     def train_dataloader(self) -> DataLoader[Any]:
         """This process's share of the visits, in their order: Lightning's sampler shuffles."""
@@ -220,6 +223,20 @@ def _processes(batch: int) -> dict[str, Any]:
     most = torch.cuda.device_count() if cuda else len(os.sched_getaffinity(0))
     count = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
     return {"devices": count, "strategy": "ddp_spawn" if count > 1 else "auto"}
+
+
+def _end_with_parent() -> None:
+    """A process that Lightning started does not outlive the one that was killed: it would go on
+    writing into a folder that the next run takes up."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _quiet() -> None:

@@ -215,9 +215,18 @@ if __name__ == "__main__":
 """
 
 
+def running(group):
+    """Whether a process of the group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(taught, tmp_path):
-    """SIGKILL of all its processes after a checkpoint; the weights are those of no kill."""
+    """SIGKILL after a checkpoint ends all its processes; the weights are those of no kill."""
     batch = min(2, len(os.sched_getaffinity(0)))
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
@@ -231,8 +240,15 @@ def test_a_killed_run_goes_on_bit_for_bit(taught, tmp_path):
         while not list((tmp_path / "killed").glob("checkpoint-*[0-9]")):
             assert killed.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
+        killed.kill()
+        killed.wait()
+        deadline = time.monotonic() + 60
+        while running(killed.pid):
+            assert time.monotonic() < deadline, "its processes go on writing into the folder"
+            time.sleep(0.1)
     finally:
-        os.killpg(killed.pid, signal.SIGKILL)
+        if running(killed.pid):
+            os.killpg(killed.pid, signal.SIGKILL)
         killed.wait()
     assert not (tmp_path / "killed/network.safetensors").exists()
     for name in ("killed", "whole"):
