@@ -24,7 +24,7 @@ from afov.sources.bags import BagSource
 from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
-from afov_train.config import AugmentConfig, DistillConfig, PretrainConfig, TeachConfig, TrainConfig
+from afov_train.config import AugmentConfig, DistillConfig, PretrainConfig, TrainConfig
 from afov_train.distill import Distillation, closed_bank, distill
 from afov_train.export import export_student
 from afov_train.network.unet import build_network
@@ -36,6 +36,7 @@ from afov_train.teach import teach
 from afov_train.teachers import build_teacher
 from afov_train.teachers.config import TeacherConfig
 from afov_train.training import build_optimizer, check
+from tests.afov_train.conftest import ALONE
 
 CONFIG = TrainConfig()
 
@@ -45,7 +46,7 @@ def taught(drive, tmp_path_factory):
     folder = tmp_path_factory.mktemp("taught")
     vocabulary = Vocabulary.load("nuscenes16")
     teacher = build_teacher(TeacherConfig(overlap=0.0), vocabulary, folder / "teacher")
-    return teacher.text_bank, teach(BagSource(drive), teacher, TeachConfig(), folder / "teach")
+    return teacher.text_bank, teach(BagSource(drive), teacher, ALONE, folder / "teach")
 
 
 def sweeps(taught, augment, length=4):
@@ -121,7 +122,7 @@ def test_tmp_brings_superpoints_to_their_images_and_words(taught, tmp_path):
     bank, files = taught
     config = PretrainConfig(steps=14, batch=1, augment=AugmentConfig(False, False, 0.0))
     network = fresh(bank.embeddings.shape[1])
-    batch = collate([sweeps(taught, None)[0]])
+    batch = collate([sweeps((bank, files[:1]), None)[0]])
     text, category = torch.from_numpy(bank.embeddings), categories(bank.vocabulary)
 
     def losses():
