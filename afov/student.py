@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -170,15 +170,21 @@ class Student:
         if afi == "off" or labels.instance_id is not None:
             return labels
         began = time.perf_counter()
-        bank = self.text_bank if labels.basis is None else self._short_bank
-        of_voxel = bank.probabilities(labels.rows, self.model.temperature)
-        likely = interact(afi, sweep.xyz, at_points(of_voxel, labels.inverse))
+        likely = self.probabilities(labels, sweep, afi)
         return replace(
             labels,
             class_id=likely.argmax(1).astype(np.uint8),
             score=likely.max(1),
             seconds={**labels.seconds, "afi": time.perf_counter() - began},
         )
+
+    def probabilities(
+        self, labels: Labels, sweep: Sweep, afi: Literal["paper", "refined"]
+    ) -> np.ndarray:
+        """(N, C + 1) float32 of what `label` said, after approximate flat interaction."""
+        bank = self.text_bank if labels.basis is None else self._short_bank
+        of_voxel = bank.probabilities(labels.rows, self.model.temperature)
+        return interact(afi, sweep.xyz, at_points(of_voxel, labels.inverse))
 
     @cached_property
     def _short_bank(self) -> TextBank:

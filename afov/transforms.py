@@ -110,6 +110,11 @@ class _Edge:
         share = (stamp - before) / (after - before)
         return interpolate(self.matrices[right - 1], self.matrices[right], share)
 
+    def forget_before(self, stamp: int) -> None:
+        """But for the last one, which `stamp` still needs."""
+        keep = max(bisect.bisect_right(self.stamps, stamp) - 1, 0)
+        del self.stamps[:keep], self.matrices[:keep]
+
 
 class TransformTree:
     """Coordinate frames and how they stand in each other, over time.
@@ -145,8 +150,7 @@ class TransformTree:
         """Drops poses older than `stamp`, but for the last one, which `stamp` still needs."""
         for edge in self._edges.values():
             if not edge.static:
-                keep = max(bisect.bisect_right(edge.stamps, stamp) - 1, 0)
-                del edge.stamps[:keep], edge.matrices[:keep]
+                edge.forget_before(stamp)
 
     def keep_near(self, child: str, stamp: int, span: int) -> None:
         """Of a timed `child`, drops poses more than `span` before or after `stamp`.
@@ -154,9 +158,9 @@ class TransformTree:
         The last one before is kept: the span's beginning still needs it.
         """
         edge = self._edges[_bare(child)]
-        first = max(bisect.bisect_right(edge.stamps, stamp - span) - 1, 0)
+        edge.forget_before(stamp - span)
         last = bisect.bisect_right(edge.stamps, stamp + span)
-        edge.stamps, edge.matrices = edge.stamps[first:last], edge.matrices[first:last]
+        del edge.stamps[last:], edge.matrices[last:]
 
     def forget_timed(self) -> None:
         """Drops every timed pose; what holds for all time stays."""

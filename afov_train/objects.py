@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from afov.vocabulary import Vocabulary
-from afov_train.panoptic.clusters import dbscan, extents
+from afov_train.clusters import dbscan, extents
 from afov_train.taught import NO_PHRASE, TaughtSweep
 
 CELL = 0.5  # metres: the ground of a place is the lowest point in three by three of these

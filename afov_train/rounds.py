@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from afov.afi import interact
-from afov.student import Student, at_points
+from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov_train.progress import track
 from afov_train.taught import NO_PHRASE, TaughtSweep, first_phrases
@@ -44,9 +43,7 @@ def join_all(files: Sequence[Path], student: Student, folder: Path) -> list[Path
 
 def answers(student: Student, taught: TaughtSweep) -> np.ndarray:
     """(N, K + 1) float32: the student's probabilities of each class, after AFI refined."""
-    labels = student.label(taught.sweep)
-    likely = student.text_bank.probabilities(labels.voxel_embedding, student.model.temperature)
-    return interact("refined", taught.sweep.xyz, at_points(likely, labels.inverse))
+    return student.probabilities(student.label(taught.sweep), taught.sweep, "refined")
 
 
 def joined(taught: TaughtSweep, likely: np.ndarray, vocabulary: Vocabulary) -> TaughtSweep:

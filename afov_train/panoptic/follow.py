@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from afov.transforms import transform_points
-from afov_train.panoptic.clusters import extents
+from afov_train.clusters import extents
 
 MARGIN = 0.5  # metres around each box: what a sensor sees of an object changes
 OVERLAP = 0.1  # IoU of two boxes, at least

@@ -16,8 +16,8 @@ import numpy as np
 
 from afov.frames import Source
 from afov.vocabulary import Vocabulary
+from afov_train.clusters import dbscan
 from afov_train.config import TeachConfig
-from afov_train.panoptic.clusters import dbscan
 from afov_train.panoptic.follow import Followed
 from afov_train.panoptic.targets import PanopticTarget
 from afov_train.progress import track

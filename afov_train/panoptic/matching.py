@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch.nn.functional import softplus
 
-from afov_train.panoptic.losses import ALPHA, CLASS_GAMMA, DICE, MASK_GAMMA, dice, focal
+from afov_train.panoptic.losses import CLASS_GAMMA, DICE, dice, focal
 
 
 @torch.no_grad()
@@ -16,9 +15,8 @@ def mask_cost(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     Args:
         logits: (Q, V), of the labelled voxels alone. masks: (G, V), 0 or 1.
     """
-    p = logits.sigmoid()
-    yes = ALPHA * (1 - p) ** MASK_GAMMA * softplus(-logits)  # focal loss where a mask is
-    no = (1 - ALPHA) * p**MASK_GAMMA * softplus(logits)  # and where it is not
+    # Where a mask is, and where it is not.
+    yes, no = (focal(logits, logits.new_tensor(t)) for t in (1.0, 0.0))
     each = (yes - no) @ masks.T + no.sum(1, keepdim=True)
     return each / max(1, logits.shape[1]) + DICE * dice(logits, masks, pairs=True)
 
@@ -31,8 +29,7 @@ def class_cost(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         logits: (Q, K). classes: (G,) int64, 0..K - 1.
     """
     own = logits[:, classes]
-    yes = focal(own, torch.ones_like(own), CLASS_GAMMA)
-    no = focal(own, torch.zeros_like(own), CLASS_GAMMA)
+    yes, no = (focal(own, own.new_tensor(t), CLASS_GAMMA) for t in (1.0, 0.0))
     return yes - no
 
 

@@ -17,7 +17,7 @@ from afov.sources.bags import BagSource
 from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
-from afov_train.panoptic.clusters import dbscan
+from afov_train.clusters import dbscan
 from afov_train.panoptic.config import DecoderConfig, PanopticConfig, PanopticTrainConfig
 from afov_train.panoptic.follow import Followed
 from afov_train.panoptic.instances import instances, pseudo_instances
