@@ -126,6 +126,54 @@ def test_an_empty_cloud_comes_back_empty(peer: Peer) -> None:
     assert answer.width * answer.height == 0
 
 
+def odd_clouds() -> dict[str, tuple[Any, str]]:
+    good = structured(random_sweep(50))
+    nowhere = good.copy()
+    nowhere["y"] = np.nan
+    faint = good.copy()
+    faint["intensity"] = 0.5
+    return {
+        "no points": (message(good[:0]), "without points"),
+        "no finite point": (message(nowhere), "without any finite point"),
+        "no stamp": (message(good, stamp=(0, 0)), "without a stamp"),
+        "another intensity": (message(faint), "set intensity_scale to 255"),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(odd_clouds()))
+def test_an_odd_cloud_is_labelled_counted_and_told(name: str, peer: Peer) -> None:
+    cloud, reason = odd_clouds()[name]
+
+    def counted(status: Any) -> dict[str, int]:
+        values = {v.key: v.value for v in status.values}
+        return {key: int(values[key]) for key in ("odd", "refused", "time jumped back")}
+
+    peer.ask(message(structured(random_sweep(50)), stamp=(400, 0)))
+    before = counted(peer.diagnostics("/afov: segmentation", lambda s: True))
+    answer = peer.ask(cloud)
+    assert answer.header == cloud.header and answer.width == cloud.width
+    told = peer.diagnostics("/afov: segmentation", lambda s: "odd: " in s.message)
+    assert told.level == b"\x01" and reason in told.message
+    after = counted(told)
+    assert after["odd"] == before["odd"] + 1 and after["refused"] == before["refused"]
+    if name == "no stamp":
+        assert after["time jumped back"] == before["time jumped back"]
+
+
+def test_why_no_cloud_comes_is_told(peer: Peer, model: Path, environment: dict[str, str]) -> None:
+    from sensor_msgs.msg import LaserScan
+
+    name = "/deaf: segmentation"
+    remap = {"~/input/pointcloud": "/mistyped"}
+    with running("deaf", f"model:={model}", environment=environment, remap=remap):
+        peer.diagnostics(name, lambda s: "nobody publishes /mistyped" in s.message)
+        publisher = peer.ros.create_publisher(LaserScan, "/mistyped", 1)
+        wrong = "/mistyped is sensor_msgs/msg/LaserScan, expected sensor_msgs/msg/PointCloud2"
+        status = peer.diagnostics(name, lambda s: wrong in s.message)
+        assert status.level == b"\x01"
+        peer.ros.destroy_publisher(publisher)
+
+
 def test_vocabulary_is_latched(peer: Peer, model: Path) -> None:
     (message,) = peer.vocabularies
     classes = Student.open(model).vocabulary.labelled
