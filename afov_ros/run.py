@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import rclpy
@@ -43,6 +44,7 @@ def main(args: list[str] | None = None) -> int:
         if rclpy.ok():  # else a signal ended the context under a transition
             raise
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one, of an impatient hand
         # The logger's ROS side is gone after SIGINT; the console is not.
         print(f"afov_node: {node.health.counts}", file=sys.stderr)
         executor.shutdown(timeout_sec=1.0)

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,9 @@ ARGUMENTS = (
 )
 SWITCHES = ("autostart", "use_sim_time", "rviz", "loop")
 # Arguments that stand for parameters, and how their text is read.
-PARAMETERS = {
+PARAMETERS: dict[str, Callable[[str], Any]] = {
     "vocabulary": yaml.safe_load,
-    "cameras": yaml.safe_load,
+    "cameras": lambda text: text.strip("[]").replace(",", " ").split(),
     "extrinsics": str,
     "threshold": float,
     "afi": str,
@@ -65,7 +66,7 @@ def start(context: LaunchContext) -> list[Any]:
     """The node, and what is asked for beside it."""
     given = context.launch_configurations
     on = {name for name in SWITCHES if switched_on(name, given[name])}
-    parameters = {n: read(given[n]) for n, read in PARAMETERS.items() if given[n]}
+    parameters = {n: value(n, given[n]) for n in PARAMETERS if given[n]}
     simulated = {"use_sim_time": "use_sim_time" in on or bool(given["bag"])}
     parameters |= {"model": given["model"], "autostart": "autostart" in on, **simulated}
     namespace = given["namespace"].rstrip("/")
@@ -88,6 +89,14 @@ def start(context: LaunchContext) -> list[Any]:
     if given["bag"]:
         actions += replay(given["bag"], "loop" in on, full_name)
     return actions
+
+
+def value(name: str, text: str) -> Any:
+    """What an argument sets its parameter to."""
+    try:
+        return PARAMETERS[name](text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise RuntimeError(f"{name}:={text}: {error}") from None
 
 
 def switched_on(name: str, text: str) -> bool:

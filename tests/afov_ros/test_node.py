@@ -219,10 +219,12 @@ def begun(
         node.kill()
 
 
-def last_words(node: Any, number: int) -> str:
+def last_words(node: Any, number: int, times: int = 1) -> str:
     """Ends the node with a signal; what it wrote to stderr, its counts last."""
     began = time.monotonic()
-    node.send_signal(number)
+    for _ in range(times):
+        node.send_signal(number)
+        time.sleep(0.02)
     try:
         _, error = node.communicate(timeout=10)
     except subprocess.TimeoutExpired:
@@ -234,7 +236,7 @@ def last_words(node: Any, number: int) -> str:
     return str(error)
 
 
-@pytest.mark.parametrize("how", ["int", "term", "int in the background"])
+@pytest.mark.parametrize("how", ["int", "term", "int in the background", "int three times"])
 def test_a_signal_ends_the_node_quietly(
     how: str, peer: Peer, model: Path, environment: dict[str, str]
 ) -> None:
@@ -242,8 +244,18 @@ def test_a_signal_ends_the_node_quietly(
     with begun(name, model, environment, ignores_int=ignores) as node:
         peer.spin_until(lambda: peer.ros.count_publishers(f"/{name}/vocabulary") > 0)
         time.sleep(0.5)
-        error = last_words(node, signal.SIGTERM if how == "term" else signal.SIGINT)
+        number = signal.SIGTERM if how == "term" else signal.SIGINT
+        error = last_words(node, number, 3 if how == "int three times" else 1)
     assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused, 0 dropped"
+
+
+def test_an_interrupt_before_there_is_a_node_ends_the_program_quietly(
+    model: Path, environment: dict[str, str]
+) -> None:
+    with begun("unborn", model, environment) as node:
+        while "librcl" not in Path(f"/proc/{node.pid}/maps").read_text():  # being imported
+            time.sleep(0.01)
+        last_words(node, signal.SIGINT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
