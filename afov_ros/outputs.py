@@ -229,7 +229,7 @@ class Outputs:
         except ImportError:
             self._node.get_logger().warning(
                 f"no {topic}: {package} is not installed "
-                f"(apt install ros-$ROS_DISTRO-{package.replace('_', '-')}; pip: make ros)"
+                f"(apt install ros-$ROS_DISTRO-{package.replace('_', '-')})"
             )
         else:
             self._publisher(topic, kind, qos)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 
 import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.utilities import remove_ros_args
 
 from afov_ros.node import AfovNode
 
 
 def main(args: list[str] | None = None) -> int:
-    """Initialises ROS, and ends it again; 2 where a parameter is wrong."""
+    """Initialises ROS, and ends it again; 2 where a parameter or an argument is wrong."""
+    about = "Labels live clouds. Parameters: --ros-args -p NAME:=VALUE (docs/node.md)"
+    parser = argparse.ArgumentParser(prog="afov_node", description=about)
+    parser.parse_args(remove_ros_args(sys.argv if args is None else args)[1:])
     rclpy.init(args=args)
     try:
         node = AfovNode()
@@ -21,6 +26,10 @@ def main(args: list[str] | None = None) -> int:
         print(f"afov_node: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
+    except Exception:
+        if rclpy.ok():
+            raise
+        return 0  # a signal ended the context meanwhile
     executor = MultiThreadedExecutor(num_threads=4)
     executor.add_node(node)
     try:

@@ -72,6 +72,8 @@ def start(context: LaunchContext) -> list[Any]:
     namespace = given["namespace"].rstrip("/")
     full_name = f"/{namespace.lstrip('/')}/{given['name']}".replace("//", "/")
     actions = mistyped(given)
+    if "rviz" in on:  # before the node, which would outlive launch where RViz is missing
+        actions.append(rviz(full_name, given["frame"], simulated))
     actions.append(
         Node(
             package="afov_ros",
@@ -84,8 +86,6 @@ def start(context: LaunchContext) -> list[Any]:
             remappings=[("~/input/pointcloud", given["cloud"])],
         )
     )
-    if "rviz" in on:
-        actions.append(rviz(full_name, given["frame"], simulated))
     if given["bag"]:
         actions += replay(given["bag"], "loop" in on, full_name)
     return actions
