@@ -166,6 +166,8 @@ class AfovNode(LifecycleNode):
             self._refuse(f"{type(error).__name__}: {error}")
             return
         total = time.perf_counter() - began
+        about = f"first cloud: {len(sweep)} points of {' '.join(sweep.fields)}"
+        self.get_logger().info(about, once=True)
         self.latest = moment
         age = (self.get_clock().now().nanoseconds - sweep.stamp) / 1e9
         self.health.finished(total, age, settings.max_allowed_processing_time_ms)
@@ -235,15 +237,13 @@ class AfovNode(LifecycleNode):
         return images
 
     def _notice_jump(self, stamp: int) -> None:
-        if stamp == 0:  # none
-            return
-        if stamp < self._last_stamp - JUMP_NS:
+        if 0 < stamp < self._last_stamp - JUMP_NS:  # 0 is none
             self.health.jumps += 1
             self.transforms.forget_poses()
             for camera in self.cameras:
                 camera.forget()
             self.get_logger().info("time jumped back: poses and images of before are forgotten")
-        self._last_stamp = stamp
+        self._last_stamp = stamp or self._last_stamp
 
     def _refuse(self, reason: str) -> None:
         self.health.refuse(reason)

@@ -15,10 +15,8 @@ from launch.actions import (
     ExecuteProcess,
     LogInfo,
     OpaqueFunction,
-    RegisterEventHandler,
     SetEnvironmentVariable,
 )
-from launch.event_handlers import OnProcessExit
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
@@ -49,6 +47,11 @@ ARGUMENTS = (
         "auto, tensorrt, onnxruntime-cuda, native16, native, torch or onnxruntime; empty: as in "
         "the parameter file.",
     ),
+)
+UNPLAYED = "WARNING: the recording is not replayed"
+PLAYER = (
+    "`ros2 bag play` failed, see above; it comes with ros-$ROS_DISTRO-ros2bag, MCAP with "
+    "ros-$ROS_DISTRO-rosbag2-storage-mcap"
 )
 SWITCHES = ("autostart", "use_sim_time", "rviz", "loop")
 # Arguments that stand for parameters, and how their text is read.
@@ -135,16 +138,18 @@ def replay(bag: str, loop: bool, node: str) -> list[Any]:
 
     The delay lies between the player's publishers and their first message.
     """
+
+    def waited(event: Any, _: LaunchContext) -> list[Any]:
+        return [play] if event.returncode == 0 else [LogInfo(msg=f"{UNPLAYED}: no active node")]
+
+    def played(event: Any, context: LaunchContext) -> list[Any]:
+        failed = event.returncode and not context.is_shutdown
+        return [LogInfo(msg=f"{UNPLAYED}: {PLAYER}")] if failed else []
+
     command = ["ros2", "bag", "play", bag, "--clock", "100", "--delay", "1"]
-    play = ExecuteProcess(cmd=[*command, *(["--loop"] if loop else [])])
-    waiting = ExecuteProcess(cmd=[sys.executable, "-m", "afov_ros.wait_active", node])
-
-    def then(event: Any, _: LaunchContext) -> list[Any]:
-        if event.returncode == 0:
-            return [play]
-        return [LogInfo(msg=f"{bag} is not replayed: the node is not active")]
-
-    return [RegisterEventHandler(OnProcessExit(target_action=waiting, on_exit=then)), waiting]
+    play = ExecuteProcess(cmd=[*command, *(["--loop"] if loop else [])], on_exit=played)
+    wait = [sys.executable, "-m", "afov_ros.wait_active", node]
+    return [ExecuteProcess(cmd=wait, on_exit=waited)]
 
 
 def generate_launch_description() -> LaunchDescription:
