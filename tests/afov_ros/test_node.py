@@ -285,6 +285,30 @@ def test_a_signal_ends_the_node_quietly_while_it_labels(
     assert " clouds labelled, 0 refused" in error.splitlines()[-1]
 
 
+def test_each_kind_of_bad_cloud_is_told_once_in_a_while_and_counted_every_time(
+    peer: Peer, model: Path, environment: dict[str, str]
+) -> None:
+    from sensor_msgs.msg import PointCloud2
+
+    good = structured(random_sweep(50))
+    bad = [
+        message(good, **bad_clouds()[name]) for name in ("truncated data", "no fields", "huge size")
+    ]
+    heard = peer.listen(PointCloud2, "/pestered/segmentation")
+    with begun("pestered", model, environment) as node:
+        peer.stream(message(good), lambda: bool(heard))
+        for _ in range(15):
+            for cloud in bad:
+                peer.publisher.publish(cloud)
+                time.sleep(0.03)
+        error = last_words(node, signal.SIGINT)
+    counts = error.splitlines()[-1]
+    refused = int(counts.split(" refused")[0].split()[-1])
+    told = [line for line in error.splitlines() if "cloud refused" in line]
+    assert refused > 20 and "0 clouds labelled" not in counts
+    assert 3 <= len(told) <= 6  # each kind, and once more where that took over five seconds
+
+
 @pytest.mark.parametrize(
     "fault", ["changed weights", "no such folder", "no model named", "runtime", "afi", "vocabulary"]
 )
