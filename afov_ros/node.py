@@ -119,16 +119,16 @@ class AfovNode(LifecycleNode):
 
     def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
         """Ends whatever it was doing; also after a transition that failed."""
-        self._silence()
         self._free()
         return TransitionCallbackReturn.SUCCESS
 
     on_error = on_shutdown
 
-    def destroy_node(self) -> None:
-        """Ends the workers first: a thread that is in native code when Python ends aborts it."""
+    def stop(self) -> None:
+        """Ends what takes long: a thread that is in native code when Python ends aborts it."""
         self._silence()
-        super().destroy_node()
+        if self.vocabulary is not None:
+            self.vocabulary.close()
 
     def on_cloud(self, data: bytes, about: dict[str, Any]) -> None:
         """Takes a cloud in; one that still waited for its turn makes room."""
@@ -215,6 +215,7 @@ class AfovNode(LifecycleNode):
         self.latest = self.subscription = None
 
     def _free(self) -> None:
+        self.stop()
         self.vocabulary = None
         for part in (self.outputs, self.transforms):
             if part is not None:

@@ -56,7 +56,9 @@ def main(args: list[str] | None = None) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one, of an impatient hand
         # The logger's ROS side is gone after SIGINT; the console is not.
         print(f"afov_node: {node.health.counts}", file=sys.stderr)
+        node.stop()
         executor.shutdown(timeout_sec=1.0)
+        node.stop()  # a transition may have been under way
         node.destroy_node()
         rclpy.try_shutdown()
     return 0

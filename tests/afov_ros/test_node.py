@@ -285,6 +285,28 @@ def test_a_signal_ends_the_node_quietly_while_it_labels(
     assert " clouds labelled, 0 refused" in error.splitlines()[-1]
 
 
+def test_a_signal_ends_the_node_while_it_embeds_an_endless_vocabulary(
+    peer: Peer, open_model: Path, environment: dict[str, str]
+) -> None:
+    from afov_ros.msg import Category
+    from afov_ros.srv import SetVocabulary
+
+    letters = np.random.default_rng(0).choice(list("abcdefghij "), (250, 8, 190))
+    phrases = [["".join(row) for row in rows] for rows in letters]
+    classes = [Category(name=f"c{i}", phrases=rows) for i, rows in enumerate(phrases)]
+    with begun("talkative", open_model, environment) as node:
+        client = peer.ros.create_client(SetVocabulary, "/talkative/set_vocabulary")
+        peer.spin_until(client.service_is_ready)
+        # Few at first: the tower is open, and both sides connected.
+        name = "/talkative/set_vocabulary"
+        assert peer.call(SetVocabulary, name, SetVocabulary.Request(classes=[Category(name="a")]))
+        future = client.call_async(SetVocabulary.Request(classes=classes))
+        until = time.monotonic() + 1.0
+        peer.spin_until(lambda: time.monotonic() > until)
+        assert not future.done()
+        last_words(node, signal.SIGINT)
+
+
 def test_each_kind_of_bad_cloud_is_told_once_in_a_while_and_counted_every_time(
     peer: Peer, model: Path, environment: dict[str, str]
 ) -> None:
