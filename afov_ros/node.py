@@ -52,7 +52,7 @@ class AfovNode(LifecycleNode):
         self.cameras: list[CameraInput] = []
         self._side_group = MutuallyExclusiveCallbackGroup()
         self.subscription: Any = None
-        self._workers: list[Worker] = []
+        self._workers: tuple[Worker, ...] = ()
         self._throttle, self._last_stamp = Throttle(), 0
         self.diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Steady: a simulated clock may stand still or jump back.
@@ -96,7 +96,7 @@ class AfovNode(LifecycleNode):
         self.cameras = [CameraInput(self, topic) for topic in settings.cameras]
         self._following = Following(self.transforms)
         self._sweeps, self._drawings = Worker(self.label, settings.queue), Worker(self.draw)
-        self._workers = [self._sweeps, self._drawings]
+        self._workers = self._sweeps, self._drawings
         # Best effort, as sensors publish; of those that wait the oldest is dropped.
         newest = QoSProfile(depth=settings.queue, reliability=ReliabilityPolicy.BEST_EFFORT)
         # Raw: rclpy ends a node whose message it cannot decode.
@@ -211,7 +211,7 @@ class AfovNode(LifecycleNode):
             worker.stop()
         for camera in self.cameras:
             camera.destroy()
-        self.cameras, self._workers = [], []
+        self.cameras, self._workers = [], ()
         self.latest = self.subscription = None
 
     def _free(self) -> None:

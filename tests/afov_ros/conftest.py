@@ -230,6 +230,7 @@ class Peer:
         until = time.monotonic() + seconds
         try:
             while True:
+                self.spin_until(client.service_is_ready, seconds)
                 future = client.call_async(request or kind.Request())
                 asked = time.monotonic()
                 while not future.done() and time.monotonic() - asked < 20:
