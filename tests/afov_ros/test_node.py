@@ -99,6 +99,12 @@ def test_a_good_cloud_is_labelled_after_a_bad_one(name: str, peer: Peer, node: A
     assert node.poll() is None
 
 
+def test_the_field_that_a_model_misses_is_named(peer: Peer) -> None:
+    cloud = message(structured(random_sweep(50)), **bad_clouds()["no intensity"])
+    told = "no field 'intensity', which the model needs; its fields: x, y, z"
+    peer.diagnostics("/afov: segmentation", lambda s: told in s.message, cloud)
+
+
 def test_diagnostics_count_what_was_refused_and_say_why(peer: Peer) -> None:
     from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
