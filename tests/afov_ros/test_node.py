@@ -195,7 +195,7 @@ def test_a_signal_ends_the_node_quietly(
         peer.spin_until(lambda: peer.ros.count_publishers(f"/{name}/vocabulary") > 0)
         time.sleep(0.5)
         error = last_words(node, signal.SIGTERM if how == "term" else signal.SIGINT)
-    assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused, 0 dropped"
+    assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused, 0 dropped, 0 missed"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -206,7 +206,7 @@ def test_a_signal_ends_the_node_quietly_while_it_opens_its_model(
     with begun(name, model, environment) as node:
         peer.spin_until(lambda: name in peer.ros.get_node_names())
         error = last_words(node, number)
-    assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused, 0 dropped"
+    assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused, 0 dropped, 0 missed"
 
 
 def test_a_signal_ends_the_node_quietly_while_it_labels(
