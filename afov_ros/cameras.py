@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,7 @@ from afov.errors import InputError
 from afov.frames import CameraImage, Sweep
 from afov.images import decode_compressed, decode_raw
 from afov.sources.bag_topics import CameraTopics, camera_of
-from afov.sources.messages import Topic
-from afov_ros.subscriptions import Mailbox, decoded, newest, stamp_in
+from afov_ros.subscriptions import Mailbox, decoded, newest, source, stamp_in
 from afov_ros.transforms import Transforms
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -26,6 +27,7 @@ class CameraInput:
 
     Attributes:
         fault: what was wrong with the last one that someone looked at; "" for nothing.
+        refused: images and camera_info that were bad.
 
     Args:
         topic: image topic; one that ends in "compressed" is CompressedImage.
@@ -34,9 +36,10 @@ class CameraInput:
     def __init__(self, node: Any, topic: str) -> None:
         self.compressed = topic.endswith("compressed")
         self._kind = CompressedImage if self.compressed else Image
-        self.topics = _topics(topic)
+        self.topics = CameraTopics.of(topic)
         self.name = self.topics.name
         self.fault = self._bad_input = ""
+        self.refused = self._last_refused = 0
         self._node = node
         self._newest: tuple[int, bytes] | None = None
         self._info: Any = None
@@ -47,11 +50,6 @@ class CameraInput:
             )
             for kind, name in ((self._kind, topic), (CameraInfo, self.topics.info))
         )
-
-    @staticmethod
-    def name_of(topic: str) -> str:
-        """The camera's name: its namespace with underscores."""
-        return _topics(topic).name
 
     @property
     def frame_id(self) -> str:
@@ -68,6 +66,7 @@ class CameraInput:
                         raise InputError("an image without a stamp; it cannot be paired")
                     self._newest, self._bad_input = (stamp, data), ""
                 except InputError as error:
+                    self.refused += 1
                     self._bad_input = str(error)
                     self._node.warn(f"{self.name}: {error}")
             return self._newest
@@ -114,10 +113,12 @@ class CameraInput:
         stamp, data = seen
         if abs(stamp - sweep.stamp) > tolerance * 1e9:
             raise InputError(f"{self.name}: image {(sweep.stamp - stamp) / 1e9:.2f} s old")
-        message = decoded(data, self._kind)
+        with self._counting(stamp):
+            message = decoded(data, self._kind)
         frame = message.header.frame_id or info.header.frame_id
         pose = transforms.lookup(frame, sweep.frame_id, stamp, sweep.stamp)
-        pixels = decode_compressed(message.data) if self.compressed else decode_raw(message)
+        with self._counting(stamp):
+            pixels = decode_compressed(message.data) if self.compressed else decode_raw(message)
         if width is not None:
             height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
             pixels = np.asarray(Pillow.fromarray(pixels).resize((width, height)))
@@ -128,14 +129,24 @@ class CameraInput:
         """Whether all is well at a sweep's stamp, and what to tell."""
         age = self.age(stamp)
         if age is None:
-            return False, self._bad_input or f"no image yet on {self.topics.image.name}"
+            return False, self._bad_input or f"no image yet: {source(self._node, self._images)}"
         if self._intrinsics() is None:
-            return False, f"no camera_info yet on {self.topics.info}"
+            return False, f"no camera_info yet: {source(self._node, self._infos)}"
         # A younger one is no fault of the camera: the sweep took its time.
         if age > tolerance:
             return False, f"stale: the newest image is {age:.2f} s from the newest sweep"
         fault = self._bad_input or self.fault
         return not fault, fault or "ok"
+
+    @contextmanager
+    def _counting(self, stamp: int) -> Iterator[None]:
+        """A bad image counts once, however many sweeps it is paired with."""
+        try:
+            yield
+        except InputError:
+            self.refused += stamp != self._last_refused
+            self._last_refused = stamp
+            raise
 
     def _intrinsics(self) -> Any:
         """The newest camera_info that can be used; None before the first."""
@@ -146,6 +157,7 @@ class CameraInput:
                     camera_of(message, self.topics)
                     self._info = message
                 except Exception as error:  # whatever is wrong with it, the sweep goes on
+                    self.refused += 1
                     self._node.warn(f"{self.topics.info}: {error}")
             return self._info
 
@@ -170,8 +182,3 @@ def images_of(
         except InputError as error:
             faults.append(str(error))
     return images, faults
-
-
-def _topics(image: str) -> CameraTopics:
-    kind = "CompressedImage" if image.endswith("compressed") else "Image"
-    return CameraTopics.beside(Topic(image, f"sensor_msgs/msg/{kind}", 0))

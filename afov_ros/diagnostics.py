@@ -9,6 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from afov.errors import InputError
 from afov_ros.gpu import gpu_memory, runs_on_gpu
 from afov_ros.health import ERROR, OK, WARN, resident_mib
+from afov_ros.subscriptions import source
 
 LEVELS = {
     OK: DiagnosticStatus.OK,
@@ -29,6 +30,8 @@ def statuses(node: Any) -> list[Any]:
     )
     if node.subscription is None:
         level, text = WARN, "configured, not active"
+    elif health.silent:
+        level, text = max(level, WARN), f"no cloud comes: {source(node, node.subscription)}; {text}"
     p50, p95, p99 = health.percentiles()
     language = node.vocabulary.current
     values = {
@@ -42,7 +45,7 @@ def statuses(node: Any) -> list[Any]:
         "memory, MiB": f"{resident_mib():.0f}",
         **_gpu(language.student.runtime),
         **{f"sent {t}": str(n) for t, n in sorted(node.outputs.sent.items()) if "debug" not in t},
-        **{f"refused: {why}": str(count) for why, count in health.faults.most_common(5)},
+        **{f"fault: {why}": str(count) for why, count in health.faults.most_common(5)},
     }
     found = [_status(f"{name}: segmentation", level, text, values)]
     moment = node.latest
@@ -52,7 +55,7 @@ def statuses(node: Any) -> list[Any]:
         if moment is None:
             well, text = True, "waiting for the first cloud"
         age = camera.age(stamp)
-        about = {"age, s": "none" if age is None else f"{age:.3f}"}
+        about = {"age, s": "none" if age is None else f"{age:.3f}", "refused": str(camera.refused)}
         found.append(_status(f"{name}: camera {camera.name}", OK if well else WARN, text, about))
     found.append(_transforms(node, name, moment))
     return found
@@ -61,7 +64,10 @@ def statuses(node: Any) -> list[Any]:
 def _transforms(node: Any, name: str, moment: Any) -> Any:
     """Whether the frames that are needed can be had at the newest sweep's time."""
     transforms = node.transforms
-    about = {"frames": ", ".join(transforms.frames) or "none"}
+    about = {
+        "frames": ", ".join(transforms.frames) or "none",
+        "refused": str(transforms.refused),
+    }
     faults = []
     for frame, stamp in _wanted(node, moment) if moment is not None else ():
         try:
@@ -100,6 +106,7 @@ def _counts(health: Any) -> dict[str, str]:
         "refused": str(health.refused),
         "dropped": str(health.dropped),
         "missed": str(health.missed),
+        "odd": str(health.odd),
         "time jumped back": str(health.jumps),
     }
 

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from afov.clouds import unusual_intensity
+from afov.frames import Sweep
 from afov_ros.throttle import KINDS, kind_of
 
 OK, WARN, ERROR = 0, 1, 2  # levels of diagnostic_msgs/DiagnosticStatus
 WINDOW = 10.0  # seconds that rate and latency are taken over
+SILENCE = 2.0  # seconds without a cloud that are worth a word
 SEQUENCE_GAP = 100_000  # a larger one is another publisher, not loss
 
 
@@ -21,13 +24,14 @@ class Health:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.labelled = self.refused = self.dropped = self.missed = self.jumps = 0
+        self.labelled = self.refused = self.dropped = self.missed = self.odd = self.jumps = 0
         self.faults: Counter[str] = Counter()
         self.milliseconds = self.latency = 0.0
         self._recent: deque[tuple[float, float]] = deque()
-        self._slow = self._new_faults = 0
-        self._reason = ""
+        self._slow = self._new_refused = self._new_odd = 0
+        self._reason = self._oddity = ""
         self._sequence: int | None = None
+        self._last_arrival = -SILENCE
         self._last_in_time: float | None = None
         self._lost_before = 0, 0
 
@@ -37,6 +41,7 @@ class Health:
         Args:
             sequence: rclpy's publication_sequence_number, None where the middleware has none.
         """
+        self._last_arrival = time.monotonic()
         if sequence is None:
             return
         with self._lock:
@@ -71,12 +76,19 @@ class Health:
 
     def refuse(self, reason: str) -> None:
         """A cloud could not be labelled."""
-        kind = kind_of(reason)
         with self._lock:
             self.refused += 1
-            self._new_faults += 1
+            self._new_refused += 1
             self._reason = reason
-            self.faults[kind if kind in self.faults or len(self.faults) < KINDS else "others"] += 1
+            self._count(reason)
+
+    def wonder(self, reason: str) -> None:
+        """A cloud was labelled, but something is odd about it."""
+        with self._lock:
+            self.odd += 1
+            self._new_odd += 1
+            self._oddity = reason
+            self._count(reason)
 
     @property
     def counts(self) -> str:
@@ -85,6 +97,11 @@ class Health:
             f"{self.labelled} clouds labelled, {self.refused} refused, {self.dropped} dropped, "
             f"{self.missed} missed"
         )
+
+    @property
+    def silent(self) -> bool:
+        """Whether no cloud came of late, or never."""
+        return time.monotonic() - self._last_arrival >= SILENCE
 
     def rate(self) -> float:
         """Clouds labelled a second, over the last seconds."""
@@ -107,28 +124,51 @@ class Health:
             delay_ms: as long without one in time is an error.
         """
         with self._lock:
-            slow, faults, reason = self._slow, self._new_faults, self._reason
+            slow, refused, odd = self._slow, self._new_refused, self._new_odd
             dropped = self.dropped - self._lost_before[0]
             missed = self.missed - self._lost_before[1]
-            self._slow = self._new_faults = 0
+            self._slow = self._new_refused = self._new_odd = 0
             self._lost_before = self.dropped, self.missed
             since = self._last_in_time
         late = (time.monotonic() - since) * 1e3 if since is not None else 0.0
         found = []
         if late > delay_ms:
             found.append(f"no cloud in time for {late / 1e3:.1f} s")
-        if faults:
-            found.append(f"{faults} refused: {reason}")
+        if refused:
+            found.append(f"{refused} refused: {self._reason}")
+        if odd:
+            found.append(f"{odd} odd: {self._oddity}")
         if slow:
             found.append(f"{slow} clouds took longer than {allowed_ms:.0f} ms")
         if dropped:
             found.append(f"{dropped} clouds dropped: slower than the sensor")
         if missed:
             found.append(f"{missed} clouds missed: the machine is busy, or the transport lost them")
-        if not self.labelled:
-            found.append("waiting for the first cloud")
-        level = ERROR if late > delay_ms else WARN if faults or slow or dropped or missed else OK
+        level = ERROR if late > delay_ms else WARN if found else OK
         return level, "; ".join([*found, self.counts])
+
+    def _count(self, reason: str) -> None:
+        kind = kind_of(reason)
+        self.faults[kind if kind in self.faults or len(self.faults) < KINDS else "others"] += 1
+
+
+def oddities(sweep: Sweep, inputs: tuple[str, ...]) -> list[str]:
+    """What is odd about a sweep that can be labelled all the same.
+
+    Args:
+        sweep: its intensity brought to 0..255.
+        inputs: what the network is told of a point.
+    """
+    found = []
+    if sweep.stamp == 0:
+        found.append("a cloud without a stamp; no camera and no transform can be paired with it")
+    if not len(sweep):
+        found.append("a cloud without points")
+    elif not np.isfinite(sweep.xyz).all(1).any():
+        found.append("a cloud without any finite point")
+    if "intensity" in inputs and (why := unusual_intensity(sweep)):
+        found.append(why)
+    return found
 
 
 def resident_mib() -> float:

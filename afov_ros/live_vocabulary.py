@@ -40,6 +40,7 @@ class LiveVocabulary:
         self.trained = student
         self.current = Language(student, 1)
         self._tower: TextTower | None = None
+        self._closed = False
         self._lock, self._opening = threading.Lock(), threading.Lock()
 
     def begin_with(self, wanted: str | tuple[str, ...]) -> None:
@@ -68,7 +69,12 @@ class LiveVocabulary:
             raise InputError(
                 f"vocabulary {wanted.name}: {len(wanted.phrases)} phrases, at most {MOST_PHRASES}"
             )
-        return self._open_tower().text_bank(wanted)
+        tower = self._open_tower()
+        for phrase in wanted.phrases:  # one by one: the node may end meanwhile
+            if self._closed:
+                raise InputError("the node is ending")
+            tower.embed([phrase])
+        return tower.text_bank(wanted)
 
     def phrase(self, text: str) -> np.ndarray:
         """(E,) float32: a phrase in CLIP space.
@@ -92,6 +98,10 @@ class LiveVocabulary:
         """What is spoken now, once more; never after a change that came meanwhile."""
         with self._lock:
             announce(self.current)
+
+    def close(self) -> None:
+        """Embeds no further phrase."""
+        self._closed = True
 
     def _open_tower(self) -> TextTower:
         with self._opening:

@@ -13,13 +13,13 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 
-from afov.clouds import scaled_intensity, to_sweep, unusual_intensity
+from afov.clouds import scaled_intensity, to_sweep
 from afov.errors import InputError
 from afov.frames import CameraImage, Sweep
 from afov.student import Student
 from afov_ros.cameras import CameraInput, images_of
 from afov_ros.diagnostics import statuses
-from afov_ros.health import Health
+from afov_ros.health import Health, oddities
 from afov_ros.live_vocabulary import LiveVocabulary
 from afov_ros.moment import Moment
 from afov_ros.outputs import Outputs
@@ -104,7 +104,7 @@ class AfovNode(LifecycleNode):
             PointCloud2, "~/input/pointcloud", self.on_cloud, newest,  # type: ignore[arg-type]
             callback_group=MutuallyExclusiveCallbackGroup(), raw=True,
         )  # fmt: skip
-        self.get_logger().info("active; waiting for clouds")
+        self.get_logger().info(f"active; waiting for clouds on {self.subscription.topic_name}")
         return super().on_activate(state)
 
     def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
@@ -119,16 +119,16 @@ class AfovNode(LifecycleNode):
 
     def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
         """Ends whatever it was doing; also after a transition that failed."""
-        self._silence()
         self._free()
         return TransitionCallbackReturn.SUCCESS
 
     on_error = on_shutdown
 
-    def destroy_node(self) -> None:
-        """Ends the workers first: a thread that is in native code when Python ends aborts it."""
+    def stop(self) -> None:
+        """Ends what takes long: a thread that is in native code when Python ends aborts it."""
         self._silence()
-        super().destroy_node()
+        if self.vocabulary is not None:
+            self.vocabulary.close()
 
     def on_cloud(self, data: bytes, about: dict[str, Any]) -> None:
         """Takes a cloud in; one that still waited for its turn makes room."""
@@ -148,8 +148,6 @@ class AfovNode(LifecycleNode):
             language = self.vocabulary.current
             seen = self._seen(language.student)
             scaled = scaled_intensity(sweep, settings.intensity_scale)
-            if (why := unusual_intensity(scaled)) and "intensity" in language.student.model.inputs:
-                self.get_logger().warning(why, throttle_duration_sec=60.0)
             images = self._images(language.student, seen, sweep)
             looked = time.perf_counter()
             labels = language.student.label(scaled, images)
@@ -168,9 +166,14 @@ class AfovNode(LifecycleNode):
             self._refuse(f"{type(error).__name__}: {error}")
             return
         total = time.perf_counter() - began
+        about = f"first cloud: {len(sweep)} points of {' '.join(sweep.fields)}"
+        self.get_logger().info(about, once=True)
         self.latest = moment
         age = (self.get_clock().now().nanoseconds - sweep.stamp) / 1e9
         self.health.finished(total, age, settings.max_allowed_processing_time_ms)
+        for oddity in oddities(scaled, language.student.model.inputs):
+            self.health.wonder(oddity)
+            self.warn(oddity)
         parts = {"decode": read - began, **labels.seconds, "total": total}
         if images:
             parts["images"] = looked - read
@@ -212,6 +215,7 @@ class AfovNode(LifecycleNode):
         self.latest = self.subscription = None
 
     def _free(self) -> None:
+        self.stop()
         self.vocabulary = None
         for part in (self.outputs, self.transforms):
             if part is not None:
@@ -234,13 +238,13 @@ class AfovNode(LifecycleNode):
         return images
 
     def _notice_jump(self, stamp: int) -> None:
-        if stamp < self._last_stamp - JUMP_NS:
+        if 0 < stamp < self._last_stamp - JUMP_NS:  # 0 is none
             self.health.jumps += 1
             self.transforms.forget_poses()
             for camera in self.cameras:
                 camera.forget()
             self.get_logger().info("time jumped back: poses and images of before are forgotten")
-        self._last_stamp = stamp
+        self._last_stamp = stamp or self._last_stamp
 
     def _refuse(self, reason: str) -> None:
         self.health.refuse(reason)

@@ -15,6 +15,7 @@ from afov.clouds import read_points
 from afov.errors import InputError
 from afov.labelled import inside_box
 from afov.pictures import overlay
+from afov.sources.bag_topics import CameraTopics
 from afov_ros.cameras import CameraInput
 from afov_ros.conversions import (
     chosen_message,
@@ -92,7 +93,7 @@ class Outputs:
             self._publisher(topic, PointCloud2, NEWEST)
         self._publisher("~/query_points", PointCloud2, NEWEST)
         for camera in settings.cameras:
-            self._publisher(f"~/overlay/{CameraInput.name_of(camera)}", Image, NEWEST)
+            self._publisher(f"~/overlay/{CameraTopics.of(camera).name}", Image, NEWEST)
         for name in DEBUG:
             self._publisher(f"~/debug/{name}", Float64, NEWEST)
         self._publisher("~/segments", Segments, NEWEST)
@@ -122,6 +123,8 @@ class Outputs:
         header = PointCloud2().header
         header.stamp = self._node.get_clock().now().to_msg()
         vocabulary = language.student.vocabulary
+        if why := settings.unknown_classes(vocabulary.names):
+            self._node.warn(why)
         self.send("~/vocabulary", vocabulary_message(vocabulary, language.version, header))
         if "~/label_info" in self._publishers:
             self.send("~/label_info", label_info_message(vocabulary, settings.threshold, header))
@@ -226,7 +229,7 @@ class Outputs:
         except ImportError:
             self._node.get_logger().warning(
                 f"no {topic}: {package} is not installed "
-                f"(apt install ros-$ROS_DISTRO-{package.replace('_', '-')}; pip: make ros)"
+                f"(apt install ros-$ROS_DISTRO-{package.replace('_', '-')})"
             )
         else:
             self._publisher(topic, kind, qos)

@@ -6,14 +6,19 @@ import json
 import math
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, get_args
 
 from afov.afi import Mode
 from afov.errors import InputError
 from afov.runtimes import RuntimeName
+from afov.sources.bag_topics import CameraTopics
 
 MODES: tuple[str, ...] = get_args(Mode)
+TOPIC = re.compile(r"(~/|/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 
 
 def _parameter(
@@ -108,10 +113,23 @@ class Settings:
                 raise InputError(
                     f"parameter {one.name!r}: expected {', '.join(choices)}, got {value!r}"
                 )
+        if not isinstance(self.vocabulary, str) and (
+            not isinstance(self.vocabulary, tuple)
+            or not all(isinstance(phrase, str) for phrase in self.vocabulary)
+        ):
+            raise InputError(
+                "parameter 'vocabulary': expected a file, a preset or a list of phrases, got "
+                f"{self.vocabulary!r}"
+            )
+        named: dict[str, str] = {}
         for topic in self.cameras:
-            if not re.fullmatch(r"[/~A-Za-z_][\w/]*", topic) or self.cameras.count(topic) > 1:
+            if not TOPIC.fullmatch(topic):
+                raise InputError(f"parameter 'cameras': {topic!r} is no topic's name")
+            other = named.setdefault(CameraTopics.of(topic).name, topic)
+            if other is not topic:
                 raise InputError(
-                    f"parameter 'cameras': {topic!r} is no topic's name, or stands twice"
+                    f"parameter 'cameras': {other!r} and {topic!r} lie in one namespace, where "
+                    "there is one camera_info; remap one of them"
                 )
         box = self.ego_box
         if len(box) != 6 or not all(map(math.isfinite, box)):
@@ -130,10 +148,19 @@ class Settings:
         """
         values = {f.name: node.get_parameter(f.name).value for f in fields(cls)} | (changed or {})
         for name, value in values.items():
+            if isinstance(value, str) and value.startswith("~/"):
+                values[name] = str(Path(value).expanduser())  # no shell does it behind :=
             if not isinstance(value, str | int | float):
                 # ROS has no empty list of text: [""] stands for it.
                 values[name] = tuple(v for v in value or () if v != "")
         return cls(**values)
+
+    def unknown_classes(self, names: Sequence[str]) -> str:
+        """What `filter_classes` names and a vocabulary lacks, in words; "" for nothing."""
+        unknown = [name for name in self.filter_classes if name not in names]
+        if not unknown:
+            return ""
+        return f"filter_classes: no class {', '.join(unknown)}; there are {', '.join(names[1:])}"
 
 
 # Whether a parameter may change while the node is configured.
@@ -160,6 +187,11 @@ def declare(node: Any) -> None:
             ranges.append(limits)
         default = list(one.default) if isinstance(one.default, tuple) else one.default
         node.declare_parameter(one.name, default, descriptor)
+    # ROS says nothing of a name that no node declares.
+    for name in getattr(node, "_parameter_overrides", {}):
+        if not node.has_parameter(name):
+            meant = "".join(f"; is it {m!r}?" for m in get_close_matches(name, LIVE, 1))
+            node.get_logger().warning(f"there is no parameter {name!r}{meant}")
 
 
 def constraints(about: Any) -> str:

@@ -72,6 +72,9 @@ class Requests:
                     raise InputError(f"parameter {name!r} is read at configure; clean up first")
             settings = Settings.read(node, changed)
             bank = node.vocabulary.bank(settings.vocabulary) if "vocabulary" in changed else None
+            names = (bank or node.vocabulary.current.student).vocabulary.names
+            if "filter_classes" in changed and (why := settings.unknown_classes(names)):
+                raise InputError(why)
         except Exception as error:
             return SetParametersResult(successful=False, reason=self._declined("set", error))
         node.settings = settings

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
+import signal
 import sys
 
 import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.utilities import remove_ros_args
 
 from afov_ros.node import AfovNode
 
 
 def main(args: list[str] | None = None) -> int:
-    """Initialises ROS, and ends it again; 2 where a parameter is wrong."""
+    """Initialises ROS, and ends it again; 2 where a parameter or an argument is wrong."""
+    about = "Labels live clouds. Parameters: --ros-args -p NAME:=VALUE (docs/node.md)"
+    parser = argparse.ArgumentParser(prog="afov_node", description=about)
+    parser.parse_args(remove_ros_args(sys.argv if args is None else args)[1:])
     rclpy.init(args=args)
     try:
         node = AfovNode()
@@ -20,6 +26,10 @@ def main(args: list[str] | None = None) -> int:
         print(f"afov_node: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
+    except Exception:
+        if rclpy.ok():
+            raise
+        return 0  # a signal ended the context meanwhile
     executor = MultiThreadedExecutor(num_threads=4)
     executor.add_node(node)
     try:
@@ -43,9 +53,12 @@ def main(args: list[str] | None = None) -> int:
         if rclpy.ok():  # else a signal ended the context under a transition
             raise
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one, of an impatient hand
         # The logger's ROS side is gone after SIGINT; the console is not.
         print(f"afov_node: {node.health.counts}", file=sys.stderr)
+        node.stop()
         executor.shutdown(timeout_sec=1.0)
+        node.stop()  # a transition may have been under way
         node.destroy_node()
         rclpy.try_shutdown()
     return 0

@@ -27,9 +27,15 @@ def decoded(data: bytes, kind: Any) -> Any:
 
 
 def subscribe(
-    node: Any, kind: Any, topic: str, take: Callable[[Any], None], qos: Any, group: Any
+    node: Any,
+    kind: Any,
+    topic: str,
+    take: Callable[[Any], None],
+    refuse: Callable[[str], None],
+    qos: Any,
+    group: Any,
 ) -> Any:
-    """A subscription that warns of what it cannot take, and goes on.
+    """A subscription that tells `refuse` of what it cannot take, and goes on.
 
     Bytes come in and are decoded here: rclpy ends a node whose message it cannot decode.
     """
@@ -38,7 +44,7 @@ def subscribe(
         try:
             take(decoded(data, kind))
         except Exception as error:  # a vehicle must not lose the node to one message
-            node.warn(f"{topic}: {error}")
+            refuse(f"{topic}: {error}")
 
     return node.create_subscription(kind, topic, guarded, qos, callback_group=group, raw=True)
 
@@ -70,6 +76,18 @@ def newest(subscription: Any) -> bytes | None:
     except InvalidHandle:  # destroyed meanwhile
         return None
     return None if found is None else bytes(found[0])
+
+
+def source(node: Any, subscription: Any) -> str:
+    """Who publishes what a subscription listens to, in words: why nothing may come."""
+    topic, kind = subscription.topic_name, subscription.msg_type
+    wanted = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+    types = [p.topic_type for p in node.get_publishers_info_by_topic(topic)]
+    if not types:
+        return f"nobody publishes {topic}"
+    if wanted not in types:
+        return f"{topic} is {types[0]}, expected {wanted}"
+    return f"{topic} has {types.count(wanted)} publisher"
 
 
 def stamp_in(data: bytes) -> int:

@@ -25,6 +25,10 @@ MISSING = (
 class Transforms:
     """A tree of frames that fills itself while the node runs.
 
+    Attributes:
+        heard: why tf is not; "" where it is.
+        refused: transforms and messages that were bad.
+
     Args:
         extrinsics: YAML with mounts; tf does not change them. "" for none.
 
@@ -34,7 +38,7 @@ class Transforms:
 
     def __init__(self, node: Any, extrinsics: str, group: Any) -> None:
         self._node, self._lock = node, threading.Lock()
-        self._tree = TransformTree()
+        self._tree, self.refused = TransformTree(), 0
         if extrinsics:
             add_extrinsics(self._tree, Path(extrinsics))
         self._fixed = tuple(self._tree.children)
@@ -53,7 +57,7 @@ class Transforms:
         )
         for topic, qos in (("/tf_static", latched), ("/tf", QoSProfile(depth=100))):
             self._subscriptions.append(
-                subscribe(node, TFMessage, topic, self._taker(topic), qos, group)
+                subscribe(node, TFMessage, topic, self._taker(topic), self._refuse, qos, group)
             )
 
     def lookup(
@@ -84,6 +88,10 @@ class Transforms:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
 
+    def _refuse(self, reason: str) -> None:
+        self.refused += 1
+        self._node.warn(reason)
+
     def _taker(self, topic: str) -> Any:
         static = topic == "/tf_static"
 
@@ -96,7 +104,7 @@ class Transforms:
                     try:
                         stamp = add_transforms(self._tree, [transform], static, topic)
                     except InputError as error:
-                        self._node.warn(str(error))
+                        self._refuse(str(error))
                         continue
                     if not static:
                         self._tree.keep_near(transform.child_frame_id, stamp, KEPT_NS)

@@ -88,7 +88,7 @@ class Listener:
         from sensor_msgs.msg import Image, PointCloud2
         from std_msgs.msg import Float64
 
-        from afov_ros.cameras import CameraInput
+        from afov.sources.bag_topics import CameraTopics
         from afov_ros.outputs import DEBUG
         from afov_ros.srv import SetVocabulary
 
@@ -101,7 +101,7 @@ class Listener:
         for name in DEBUG:
             listen(Float64, f"{NODE}/debug/{name}", lambda m, n=name: parts[n].append(m.data), 5)
         for camera in cameras:
-            topic = f"{NODE}/overlay/{CameraInput.name_of(camera)}"
+            topic = f"{NODE}/overlay/{CameraTopics.of(camera).name}"
             listen(Image, topic, self.count_picture, 5, raw=True)
         self.node.create_timer(1.0, self.weigh)
         self.client = self.node.create_client(SetVocabulary, f"{NODE}/set_vocabulary")

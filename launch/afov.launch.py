@@ -1,6 +1,10 @@
 """ros2 launch afov_ros afov.launch.py model:=DIR cloud:=/lidar_top"""
 
+import os
+import re
 import sys
+from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +15,8 @@ from launch.actions import (
     ExecuteProcess,
     LogInfo,
     OpaqueFunction,
-    RegisterEventHandler,
     SetEnvironmentVariable,
 )
-from launch.event_handlers import OnProcessExit
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
@@ -31,6 +33,7 @@ ARGUMENTS = (
     ("use_sim_time", "false", "Take the time from /clock; a replayed bag brings it."),
     ("log_level", "info", "debug, info, warn or error."),
     ("rviz", "false", "Open RViz with the labelled cloud, the overlays and the legend."),
+    ("frame", "", "RViz's fixed frame: the cloud's; empty: as in afov.rviz."),
     ("bag", "", "Recording to replay into the node, with /clock, once the node is active."),
     ("loop", "false", "Replay the recording again and again."),
     ("vocabulary", "", "YAML file or [list, of, phrases]; empty: as in the parameter file."),
@@ -45,10 +48,16 @@ ARGUMENTS = (
         "the parameter file.",
     ),
 )
+UNPLAYED = "WARNING: the recording is not replayed"
+PLAYER = (
+    "`ros2 bag play` failed, see above; it comes with ros-$ROS_DISTRO-ros2bag, MCAP with "
+    "ros-$ROS_DISTRO-rosbag2-storage-mcap"
+)
+SWITCHES = ("autostart", "use_sim_time", "rviz", "loop")
 # Arguments that stand for parameters, and how their text is read.
-PARAMETERS = {
+PARAMETERS: dict[str, Callable[[str], Any]] = {
     "vocabulary": yaml.safe_load,
-    "cameras": yaml.safe_load,
+    "cameras": lambda text: text.strip("[]").replace(",", " ").split(),
     "extrinsics": str,
     "threshold": float,
     "afi": str,
@@ -59,30 +68,69 @@ PARAMETERS = {
 def start(context: LaunchContext) -> list[Any]:
     """The node, and what is asked for beside it."""
     given = context.launch_configurations
-    on = {name for name, *_ in ARGUMENTS if given[name].lower() in ("true", "1")}
-    parameters = {n: read(given[n]) for n, read in PARAMETERS.items() if given[n]}
+    on = {name for name in SWITCHES if switched_on(name, given[name])}
+    parameters = {n: value(n, given[n]) for n in PARAMETERS if given[n]}
     simulated = {"use_sim_time": "use_sim_time" in on or bool(given["bag"])}
     parameters |= {"model": given["model"], "autostart": "autostart" in on, **simulated}
-    actions: list[Any] = [
+    namespace = given["namespace"].rstrip("/")
+    full_name = f"/{namespace.lstrip('/')}/{given['name']}".replace("//", "/")
+    actions = mistyped(given)
+    if "rviz" in on:  # before the node, which would outlive launch where RViz is missing
+        actions.append(rviz(full_name, given["frame"], simulated))
+    actions.append(
         Node(
             package="afov_ros",
             executable="afov_node",
             name=given["name"],
-            namespace=given["namespace"],
+            namespace=namespace,
             output="screen",
             arguments=["--ros-args", "--log-level", given["log_level"]],
             parameters=[given["params"], parameters],
             remappings=[("~/input/pointcloud", given["cloud"])],
         )
-    ]
-    if "rviz" in on:
-        view = ["-d", str(SHARE / "rviz" / "afov.rviz")]
-        actions.append(
-            Node(package="rviz2", executable="rviz2", arguments=view, parameters=[simulated])
-        )
+    )
     if given["bag"]:
-        actions += replay(given["bag"], "loop" in on, f"{given['namespace']}/{given['name']}")
+        actions += replay(given["bag"], "loop" in on, full_name)
     return actions
+
+
+def value(name: str, text: str) -> Any:
+    """What an argument sets its parameter to."""
+    try:
+        return PARAMETERS[name](text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise RuntimeError(f"{name}:={text}: {error}") from None
+
+
+def switched_on(name: str, text: str) -> bool:
+    """Whether an argument says yes; what says neither is an error."""
+    if text.lower() not in ("true", "1", "false", "0"):
+        raise RuntimeError(f"{name}:={text}: expected true or false")
+    return text.lower() in ("true", "1")
+
+
+def mistyped(given: dict[str, str]) -> list[Any]:
+    """Launch says nothing of an argument that nobody declares."""
+    names = [name for name, *_ in ARGUMENTS]
+    near = {name: get_close_matches(name, names, 1) for name in given if name not in names}
+    return [
+        LogInfo(msg=f"WARNING: no argument {name!r}; is it {meant[0]!r}?")
+        for name, meant in near.items()
+        if meant
+    ]
+
+
+def rviz(node: str, frame: str, simulated: dict[str, bool]) -> Any:
+    """RViz on the node's topics, whatever its name."""
+    view = SHARE / "rviz" / "afov.rviz"
+    topics = re.findall(r"Value: /afov(/\S+)", view.read_text())
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", str(view), *(["-f", frame] if frame else [])],
+        parameters=[simulated],
+        remappings=[(f"/afov{topic}", node + topic) for topic in topics],
+    )
 
 
 def replay(bag: str, loop: bool, node: str) -> list[Any]:
@@ -90,22 +138,24 @@ def replay(bag: str, loop: bool, node: str) -> list[Any]:
 
     The delay lies between the player's publishers and their first message.
     """
+
+    def waited(event: Any, _: LaunchContext) -> list[Any]:
+        return [play] if event.returncode == 0 else [LogInfo(msg=f"{UNPLAYED}: no active node")]
+
+    def played(event: Any, context: LaunchContext) -> list[Any]:
+        failed = event.returncode and not context.is_shutdown
+        return [LogInfo(msg=f"{UNPLAYED}: {PLAYER}")] if failed else []
+
     command = ["ros2", "bag", "play", bag, "--clock", "100", "--delay", "1"]
-    play = ExecuteProcess(cmd=[*command, *(["--loop"] if loop else [])])
-    wait = ["-m", "afov_ros.wait_active", f"/{node.lstrip('/')}"]
-    waiting = ExecuteProcess(cmd=[sys.executable, *wait])
-
-    def then(event: Any, _: LaunchContext) -> list[Any]:
-        if event.returncode == 0:
-            return [play]
-        return [LogInfo(msg=f"{bag} is not replayed: the node is not active")]
-
-    return [RegisterEventHandler(OnProcessExit(target_action=waiting, on_exit=then)), waiting]
+    play = ExecuteProcess(cmd=[*command, *(["--loop"] if loop else [])], on_exit=played)
+    wait = [sys.executable, "-m", "afov_ros.wait_active", node]
+    return [ExecuteProcess(cmd=wait, on_exit=waited)]
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The node, with the Fast DDS profile that large clouds need."""
-    profile = str(SHARE / "config" / "fastdds.xml")
+    """The node, with the Fast DDS profile that large clouds need, unless you brought your own."""
+    own = [os.environ[name] for name in PROFILE if os.environ.get(name)]
+    profile = own[0] if own else str(SHARE / "config" / "fastdds.xml")
     return LaunchDescription(
         [
             *(DeclareLaunchArgument(n, description=d, default_value=v) for n, v, d in ARGUMENTS),

@@ -35,8 +35,14 @@ class CameraTopics:
     def beside(cls, image: Topic) -> CameraTopics:
         """By ROS's convention: a/b/image_raw[/compressed] has its camera_info at a/b."""
         parent = image.name.removesuffix("/compressed").rsplit("/", 1)[0]
-        name = parent.strip("/").replace("/", "_").lower() or "camera"
+        name = parent.strip("/~").replace("/", "_").lower() or "camera"
         return cls(name, image, f"{parent}/camera_info")
+
+    @classmethod
+    def of(cls, image: str) -> CameraTopics:
+        """Of an image topic's name alone; one that ends in "compressed" is CompressedImage."""
+        kind = "CompressedImage" if image.endswith("compressed") else "Image"
+        return cls.beside(Topic(image, f"sensor_msgs/msg/{kind}", 0))
 
     @property
     def rectified(self) -> bool:

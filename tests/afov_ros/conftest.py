@@ -151,7 +151,8 @@ def running(
     remaps = {"__node": name, **(remap or {})}
     flags = [flag for old, new in remaps.items() for flag in ("-r", f"{old}:={new}")]
     command = node_command(*parameters, program=program)
-    process = subprocess.Popen([*command, *flags], env=environment)
+    command[3:3] = flags  # of two rules for one name the first holds
+    process = subprocess.Popen(command, env=environment)
     try:
         yield process
     finally:

@@ -211,6 +211,25 @@ def test_a_camera_that_falls_silent_is_reported_and_delays_no_sweep(rig: Rig) ->
     rig.until(lambda: bool(rig.overlays["b"]))
 
 
+def test_a_camera_that_nobody_publishes_or_of_another_type_is_told(
+    model: Path, environment: dict[str, str], talker: Peer
+) -> None:
+    """The topic mistyped, or the raw image's name without /compressed: nothing would ever come."""
+    from sensor_msgs.msg import CompressedImage
+
+    talker.ros.create_publisher(CompressedImage, "/cam_y/image_raw", 1)
+    cameras = "cameras:=[/cam_x/image_raw,/cam_y/image_raw]"
+    cloud = message(structured(random_sweep(100)))
+    with running("typo", f"model:={model}", cameras, environment=environment):
+        for camera, reason in (
+            ("cam_x", "no image yet: nobody publishes /cam_x/image_raw"),
+            ("cam_y", "/cam_y/image_raw is sensor_msgs/msg/CompressedImage, expected sensor_msgs"),
+        ):
+            name = f"/typo: camera {camera}"
+            status = talker.diagnostics(name, lambda s: "waiting" not in s.message, cloud)
+            assert status.level == b"\x01" and reason in status.message
+
+
 def test_all_cameras_and_tf_may_stop(rig: Rig) -> None:
     fresh(rig)
     for _ in range(15):
@@ -241,11 +260,18 @@ def test_a_bad_image_is_reported_and_the_next_good_one_is_drawn(
             bad.encoding = "thermal99"
         return bad
 
+    def refused() -> int:
+        status = camera_status(rig, camera)
+        return int({v.key: v.value for v in status.values}["refused"]) if status else -1
+
     def told() -> bool:
         rig.images[camera].publish(spoil())
         status = camera_status(rig, camera)
-        return status is not None and status.message != "ok"
+        return status is not None and status.message != "ok" and refused() > before
 
+    fresh(rig)
+    rig.until(lambda: refused() >= 0)
+    before = refused()
     fresh(rig)
     rig.until(told, cameras="a" if camera == "b" else "b")
     assert rig.clouds and seeing.poll() is None

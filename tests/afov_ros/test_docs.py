@@ -36,7 +36,7 @@ def published(talker: Peer) -> dict[str, tuple[str, str]]:
     return found
 
 
-def test_the_table_of_outputs_is_the_graph(
+def test_the_tables_of_outputs_and_services_are_the_graph(
     model: Path, environment: dict[str, str], talker: Peer
 ) -> None:
     rows = re.findall(r"^\| `~/(\S+)` \| (\S+) \| (1|latched) \|", DOCS, re.M)
@@ -50,4 +50,8 @@ def test_the_table_of_outputs_is_the_graph(
         # A node's name and its endpoints become known one after the other.
         talker.spin_until(lambda: set(published(talker)) >= set(told))
         found = published(talker)
+        services = dict(talker.ros.get_service_names_and_types_by_node("documented", "/"))
     assert found == told
+    own = {s: kind for s, (kind,) in services.items() if kind.startswith("afov_ros/")}
+    rows = re.findall(r"^\| `~/(\S+)` \| (afov_ros/srv/\S+) \|", DOCS, re.M)
+    assert own == {f"/documented/{service}": kind for service, kind in rows} and len(own) == 2

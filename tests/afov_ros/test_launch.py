@@ -37,18 +37,32 @@ sys.exit(service.run())
 def test_the_launch_file_starts_a_node_that_labels(
     open_model: Path, environment: dict[str, str], talker: Peer
 ) -> None:
-    arguments = [f"model:={open_model}", f"cloud:={CLOUD}", "namespace:=front", "name:=words"]
-    arguments += ["vocabulary:=[car, traffic cone]", "threshold:=0.2"]
+    arguments = [f"model:={open_model}", f"cloud:={CLOUD}", "namespace:=/front/", "name:=words"]
+    arguments += ["vocabulary:=[car, traffic cone]", "threshold:=0.2", "treshold:=1"]
     command = [sys.executable, "-c", LAUNCH, str(FILE), *arguments]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, env=environment, **told)  # type: ignore[call-overload]
     clouds: list[Any] = talker.listen(PointCloud2, "/front/words/segmentation")
     try:
         sweep = random_sweep(900)
         talker.stream(message(structured(sweep)), lambda: bool(clouds))
     finally:
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=15)
+        output, _ = process.communicate(timeout=15)
     points = read_points(clouds[0])
     np.testing.assert_array_equal(points["x"], sweep.points[:, 0])
     assert set(points["class_id"].tolist()) <= {1, 2, 255}
-    assert "Traceback" not in error
+    assert "Traceback" not in output and "no argument 'treshold'; is it 'threshold'?" in output
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("rviz:=yes", "rviz:=yes: expected true or false"),
+        ("threshold:=much", "threshold:=much: could not convert"),
+    ],
+)
+def test_a_wrong_argument_is_named(argument: str, reason: str, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-c", LAUNCH, str(FILE), "model:=none", argument]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert run.returncode and reason in run.stdout + run.stderr

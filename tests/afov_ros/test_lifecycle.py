@@ -138,6 +138,30 @@ def test_time_that_jumps_back_is_noticed_and_harmless(ear: Peer, model: Path) ->
     still_right(ear, model)
 
 
+def test_simulated_time_is_the_nodes_time_also_when_a_recording_begins_anew(
+    model: Path, environment: dict[str, str], talker: Peer
+) -> None:
+    from diagnostic_msgs.msg import DiagnosticArray
+    from rosgraph_msgs.msg import Clock
+    from std_msgs.msg import Float64
+
+    clock, now = talker.ros.create_publisher(Clock, "/clock", 10), Clock()
+    with running("replayed", f"model:={model}", "use_sim_time:=true", environment=environment):
+        latencies = talker.listen(Float64, "/replayed/debug/pipeline_latency_ms")
+        reports = talker.listen(DiagnosticArray, "/diagnostics")
+        for second in (5000, 5030, 5000):
+            now.clock.sec, now.clock.nanosec = second, 250_000_000
+
+            def in_time(now: Any = now) -> bool:
+                clock.publish(now)
+                stamps = [r.header.stamp for r in reports[-1:]]
+                return stamps == [now.clock] and [round(m.data) for m in latencies[-1:]] == [250]
+
+            talker.stream(message(structured(SWEEP), stamp=(second, 0)), in_time)
+        jumps = values(talker.diagnostics("/replayed: segmentation", lambda s: True))
+        assert jumps["time jumped back"] == "1"
+
+
 def test_what_it_had_no_time_for_is_counted_as_dropped(ear: Peer) -> None:
     big = message(structured(random_sweep(30_000, seed=2)))
     before = values(ear.diagnostics(SEGMENTATION, lambda s: True))

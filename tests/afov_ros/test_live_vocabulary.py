@@ -197,6 +197,9 @@ def test_the_parameter_takes_phrases_and_files(ear: Peer, open_model: Path, tmp_
         ({"vocabulary": ["car", "car"]}, "stands twice"),
         ({"vocabulary": ["boat"], "ego_box": [0.0, 1.0]}, "six finite metres"),
         ({"vocabulary": ["boat"], "model": "elsewhere"}, "read at configure"),
+        ({"vocabulary": 5}, "list of phrases, got 5"),
+        ({"filter_classes": ["roda"]}, "no class roda; there are "),
+        ({"vocabulary": ["boat"], "filter_classes": ["car"]}, "no class car; there are boat"),
         ({"threshold": 3.0}, "threshold"),
     ],
 )

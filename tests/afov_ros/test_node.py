@@ -126,6 +126,54 @@ def test_an_empty_cloud_comes_back_empty(peer: Peer) -> None:
     assert answer.width * answer.height == 0
 
 
+def odd_clouds() -> dict[str, tuple[Any, str]]:
+    good = structured(random_sweep(50))
+    nowhere = good.copy()
+    nowhere["y"] = np.nan
+    faint = good.copy()
+    faint["intensity"] = 0.5
+    return {
+        "no points": (message(good[:0]), "without points"),
+        "no finite point": (message(nowhere), "without any finite point"),
+        "no stamp": (message(good, stamp=(0, 0)), "without a stamp"),
+        "another intensity": (message(faint), "set intensity_scale to 255"),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(odd_clouds()))
+def test_an_odd_cloud_is_labelled_counted_and_told(name: str, peer: Peer) -> None:
+    cloud, reason = odd_clouds()[name]
+
+    def counted(status: Any) -> dict[str, int]:
+        values = {v.key: v.value for v in status.values}
+        return {key: int(values[key]) for key in ("odd", "refused", "time jumped back")}
+
+    peer.ask(message(structured(random_sweep(50)), stamp=(400, 0)))
+    before = counted(peer.diagnostics("/afov: segmentation", lambda s: True))
+    answer = peer.ask(cloud)
+    assert answer.header == cloud.header and answer.width == cloud.width
+    told = peer.diagnostics("/afov: segmentation", lambda s: "odd: " in s.message)
+    assert told.level == b"\x01" and reason in told.message
+    after = counted(told)
+    assert after["odd"] == before["odd"] + 1 and after["refused"] == before["refused"]
+    if name == "no stamp":
+        assert after["time jumped back"] == before["time jumped back"]
+
+
+def test_why_no_cloud_comes_is_told(peer: Peer, model: Path, environment: dict[str, str]) -> None:
+    from sensor_msgs.msg import LaserScan
+
+    name = "/deaf: segmentation"
+    remap = {"~/input/pointcloud": "/mistyped"}
+    with running("deaf", f"model:={model}", environment=environment, remap=remap):
+        peer.diagnostics(name, lambda s: "nobody publishes /mistyped" in s.message)
+        publisher = peer.ros.create_publisher(LaserScan, "/mistyped", 1)
+        wrong = "/mistyped is sensor_msgs/msg/LaserScan, expected sensor_msgs/msg/PointCloud2"
+        status = peer.diagnostics(name, lambda s: wrong in s.message)
+        assert status.level == b"\x01"
+        peer.ros.destroy_publisher(publisher)
+
+
 def test_vocabulary_is_latched(peer: Peer, model: Path) -> None:
     (message,) = peer.vocabularies
     classes = Student.open(model).vocabulary.labelled
@@ -171,10 +219,12 @@ def begun(
         node.kill()
 
 
-def last_words(node: Any, number: int) -> str:
+def last_words(node: Any, number: int, times: int = 1) -> str:
     """Ends the node with a signal; what it wrote to stderr, its counts last."""
     began = time.monotonic()
-    node.send_signal(number)
+    for _ in range(times):
+        node.send_signal(number)
+        time.sleep(0.02)
     try:
         _, error = node.communicate(timeout=10)
     except subprocess.TimeoutExpired:
@@ -186,7 +236,7 @@ def last_words(node: Any, number: int) -> str:
     return str(error)
 
 
-@pytest.mark.parametrize("how", ["int", "term", "int in the background"])
+@pytest.mark.parametrize("how", ["int", "term", "int in the background", "int three times"])
 def test_a_signal_ends_the_node_quietly(
     how: str, peer: Peer, model: Path, environment: dict[str, str]
 ) -> None:
@@ -194,8 +244,18 @@ def test_a_signal_ends_the_node_quietly(
     with begun(name, model, environment, ignores_int=ignores) as node:
         peer.spin_until(lambda: peer.ros.count_publishers(f"/{name}/vocabulary") > 0)
         time.sleep(0.5)
-        error = last_words(node, signal.SIGTERM if how == "term" else signal.SIGINT)
+        number = signal.SIGTERM if how == "term" else signal.SIGINT
+        error = last_words(node, number, 3 if how == "int three times" else 1)
     assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused, 0 dropped, 0 missed"
+
+
+def test_an_interrupt_before_there_is_a_node_ends_the_program_quietly(
+    model: Path, environment: dict[str, str]
+) -> None:
+    with begun("unborn", model, environment) as node:
+        while "librcl" not in Path(f"/proc/{node.pid}/maps").read_text():  # being imported
+            time.sleep(0.01)
+        last_words(node, signal.SIGINT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -223,6 +283,52 @@ def test_a_signal_ends_the_node_quietly_while_it_labels(
             time.sleep(0.02)
         error = last_words(node, signal.SIGINT)
     assert " clouds labelled, 0 refused" in error.splitlines()[-1]
+
+
+def test_a_signal_ends_the_node_while_it_embeds_an_endless_vocabulary(
+    peer: Peer, open_model: Path, environment: dict[str, str]
+) -> None:
+    from afov_ros.msg import Category
+    from afov_ros.srv import SetVocabulary
+
+    letters = np.random.default_rng(0).choice(list("abcdefghij "), (250, 8, 190))
+    phrases = [["".join(row) for row in rows] for rows in letters]
+    classes = [Category(name=f"c{i}", phrases=rows) for i, rows in enumerate(phrases)]
+    with begun("talkative", open_model, environment) as node:
+        client = peer.ros.create_client(SetVocabulary, "/talkative/set_vocabulary")
+        peer.spin_until(client.service_is_ready)
+        # Few at first: the tower is open, and both sides connected.
+        name = "/talkative/set_vocabulary"
+        assert peer.call(SetVocabulary, name, SetVocabulary.Request(classes=[Category(name="a")]))
+        future = client.call_async(SetVocabulary.Request(classes=classes))
+        until = time.monotonic() + 1.0
+        peer.spin_until(lambda: time.monotonic() > until)
+        assert not future.done()
+        last_words(node, signal.SIGINT)
+
+
+def test_each_kind_of_bad_cloud_is_told_once_in_a_while_and_counted_every_time(
+    peer: Peer, model: Path, environment: dict[str, str]
+) -> None:
+    from sensor_msgs.msg import PointCloud2
+
+    good = structured(random_sweep(50))
+    bad = [
+        message(good, **bad_clouds()[name]) for name in ("truncated data", "no fields", "huge size")
+    ]
+    heard = peer.listen(PointCloud2, "/pestered/segmentation")
+    with begun("pestered", model, environment) as node:
+        peer.stream(message(good), lambda: bool(heard))
+        for _ in range(15):
+            for cloud in bad:
+                peer.publisher.publish(cloud)
+                time.sleep(0.03)
+        error = last_words(node, signal.SIGINT)
+    counts = error.splitlines()[-1]
+    refused = int(counts.split(" refused")[0].split()[-1])
+    told = [line for line in error.splitlines() if "cloud refused" in line]
+    assert refused > 20 and "0 clouds labelled" not in counts
+    assert 3 <= len(told) <= 6  # each kind, and once more where that took over five seconds
 
 
 @pytest.mark.parametrize(
