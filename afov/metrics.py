@@ -51,3 +51,9 @@ def mean_iou(matrix: np.ndarray) -> float:
     values = iou(matrix)
     present = ~np.isnan(values)
     return float(values[present].mean()) if present.any() else float("nan")
+
+
+def accuracy(matrix: np.ndarray) -> float:
+    """Share of the points with truth that got their class; unlabelled counts as wrong."""
+    counted = matrix[1:]
+    return float(np.trace(counted[:, 1:]) / max(counted.sum(), 1))

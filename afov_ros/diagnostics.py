@@ -105,6 +105,7 @@ def _counts(health: Any) -> dict[str, str]:
         "labelled": str(health.labelled),
         "refused": str(health.refused),
         "dropped": str(health.dropped),
+        "missed": str(health.missed),
         "odd": str(health.odd),
         "time jumped back": str(health.jumps),
     }

@@ -24,7 +24,7 @@ class Health:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.labelled = self.refused = self.dropped = self.odd = self.jumps = 0
+        self.labelled = self.refused = self.dropped = self.missed = self.odd = self.jumps = 0
         self.faults: Counter[str] = Counter()
         self.milliseconds = self.latency = 0.0
         self._recent: deque[tuple[float, float]] = deque()
@@ -33,10 +33,10 @@ class Health:
         self._sequence: int | None = None
         self._last_arrival = -SILENCE
         self._last_in_time: float | None = None
-        self._dropped_before = 0
+        self._lost_before = 0, 0
 
     def arrived(self, sequence: int | None) -> None:
-        """A cloud came; gaps in its publisher's numbers are clouds that the middleware dropped.
+        """A cloud came; gaps in its publisher's numbers are clouds that never reached the node.
 
         Args:
             sequence: rclpy's publication_sequence_number, None where the middleware has none.
@@ -46,7 +46,7 @@ class Health:
             return
         with self._lock:
             if self._sequence is not None and 0 < sequence - self._sequence < SEQUENCE_GAP:
-                self.dropped += sequence - self._sequence - 1
+                self.missed += sequence - self._sequence - 1
             self._sequence = sequence
 
     def drop(self) -> None:
@@ -93,7 +93,10 @@ class Health:
     @property
     def counts(self) -> str:
         """What became of the clouds so far."""
-        return f"{self.labelled} clouds labelled, {self.refused} refused, {self.dropped} dropped"
+        return (
+            f"{self.labelled} clouds labelled, {self.refused} refused, {self.dropped} dropped, "
+            f"{self.missed} missed"
+        )
 
     @property
     def silent(self) -> bool:
@@ -122,9 +125,10 @@ class Health:
         """
         with self._lock:
             slow, refused, odd = self._slow, self._new_refused, self._new_odd
-            dropped = self.dropped - self._dropped_before
+            dropped = self.dropped - self._lost_before[0]
+            missed = self.missed - self._lost_before[1]
             self._slow = self._new_refused = self._new_odd = 0
-            self._dropped_before = self.dropped
+            self._lost_before = self.dropped, self.missed
             since = self._last_in_time
         late = (time.monotonic() - since) * 1e3 if since is not None else 0.0
         found = []
@@ -138,6 +142,8 @@ class Health:
             found.append(f"{slow} clouds took longer than {allowed_ms:.0f} ms")
         if dropped:
             found.append(f"{dropped} clouds dropped: slower than the sensor")
+        if missed:
+            found.append(f"{missed} clouds missed: the machine is busy, or the transport lost them")
         level = ERROR if late > delay_ms else WARN if found else OK
         return level, "; ".join([*found, self.counts])
 

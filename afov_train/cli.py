@@ -44,7 +44,7 @@ def train(args: list[str] | None = None) -> int:
         if args and args[0] in ("finetune", "probe"):
             start = linear_probe() if args[0] == "probe" else FinetuneConfig()
             chosen = configured(FinetuneConfig, f"afov-train {args[0]}", args[1:], start)
-            from afov_train.pipeline import finetune
+            from afov_train.finetune import finetune
 
             finetune(chosen)
             return 0

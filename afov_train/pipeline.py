@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from afov.clouds import unusual_intensity
 from afov.errors import InputError
@@ -24,7 +22,8 @@ from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
 from afov_train.config import FinetuneConfig, TrainConfig
 from afov_train.distill import closed_bank, distill
-from afov_train.evaluate import Evaluation, evaluate
+from afov_train.evaluate import evaluate
+from afov_train.evaluation import Evaluation
 from afov_train.export import export_student
 from afov_train.network.unet import UNet, build_network
 from afov_train.nuscenes_eval import Submission, evaluate_officially, evaluate_panoptic_officially
@@ -34,7 +33,6 @@ from afov_train.recordings import Recording, open_recordings
 from afov_train.rehearsal import rehearse
 from afov_train.report import write_report
 from afov_train.run_folder import open_run, versions
-from afov_train.supervise import supervised_sweeps
 from afov_train.taught import TaughtSweep
 from afov_train.teach import teach
 from afov_train.teachers import build_teacher
@@ -152,74 +150,10 @@ def export(
     )
 
 
-def finetune(config: FinetuneConfig) -> Path:
-    """From a share of the truth to a model folder with a closed head, and its evaluation.
-
-    Returns:
-        The run folder; the model lies in its `model/`.
-    """
-    sources = open_recordings(config.recording, truth=True)
-    vocabulary = Vocabulary.load(config.vocabulary)
-    check_inputs(sources, config.network.inputs)
-    run = on_first(lambda: open_run(config))
-    labels = on_first(
-        lambda: [
-            file
-            for i, source in enumerate(sources)
-            for file in supervised_sweeps(source, vocabulary, config.fraction, run / f"labels/{i}")
-        ]
-    )
-    torch.manual_seed(config.training.seed)
-    bank = closed_bank(vocabulary)
-    network = build_network(config.network, bank.embeddings.shape[1])
-    if config.weights is not None:
-        load_trunk(network, config.weights)
-    distill(network, labels, bank, config.network, config.grid, config.training, run / "finetune")
-    if ranks()[0] > 0:
-        return run
-    model = export_student(
-        network,
-        config=config.network,
-        grid=config.grid,
-        text_bank=bank,
-        temperature=config.training.temperature,
-        provenance={"recording": names(sources), "labels": len(labels), **versions()},
-        sweep=TaughtSweep.load(labels[0]).sweep,
-        folder=run / "model",
-        others=spread(labels),
-    )
-    result = evaluate(test_sources(config), Student.open(model))
-    print(result)
-    result.save(run)
-    print(f"report: {write_report(run, result)}")
-    return run
-
-
 def spread(files: Sequence[Path], most: int = 100) -> Iterator[Sweep]:
     """Sweeps from all over the training data."""
     for file in files[:: -(-len(files) // most)]:
         yield TaughtSweep.load(file).sweep
-
-
-def load_trunk(network: UNet, weights: Path) -> None:
-    """Weights of another run, all but the head's.
-
-    Raises:
-        InputError: no such file, or weights of another network.
-    """
-    try:
-        state = load_file(weights)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"--weights {weights}: cannot be read ({error})") from None
-    own = network.state_dict()
-    trunk = {name: value for name, value in state.items() if not name.startswith("head.")}
-    expected = {name: own[name].shape for name in own if not name.startswith("head.")}
-    if {name: value.shape for name, value in trunk.items()} != expected:
-        raise InputError(
-            f"--weights {weights}: weights of another network; name the same network.name and "
-            "network.inputs"
-        )
-    network.load_state_dict(trunk, strict=False)
 
 
 def names(sources: Sequence[Source]) -> str:

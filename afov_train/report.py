@@ -14,7 +14,7 @@ import numpy as np
 
 from afov import pictures
 from afov.metrics import iou
-from afov_train.evaluate import Evaluation, Judged
+from afov_train.evaluation import Evaluation, Judged
 
 STYLE = (
     "body{font:15px/1.5 sans-serif;max-width:1100px;margin:2em auto;color:#222}"

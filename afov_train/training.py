@@ -6,12 +6,8 @@ import hashlib
 import importlib.util
 import json
 import logging
-import multiprocessing
-import os
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,7 +31,7 @@ from afov_train.checkpoints import (
 )
 from afov_train.config import OptimizerConfig, TrainingConfig
 from afov_train.panoptic.sweeps import PanopticSweeps
-from afov_train.ranks import on_first, ranks
+from afov_train.ranks import end_with_parent, on_first, processes, ranks, threads_restored
 from afov_train.sweeps import TaughtSweeps, collate
 
 Sweeps = TaughtSweeps | PanopticSweeps
@@ -64,16 +60,16 @@ class Stage(lightning.LightningModule):
     def setup(self, stage: str) -> None:
         """In every process that Lightning starts."""
         _quiet()
-        _end_with_parent()
+        end_with_parent()
 
     def train_dataloader(self) -> DataLoader[Any]:
         """This process's share of the visits, in their order: Lightning's sampler shuffles."""
         assert self.sweeps is not None
-        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        rank, count = self.trainer.global_rank, self.trainer.world_size
         return DataLoader(
             self.sweeps,
-            self.config.batch // processes,
-            sampler=range(rank, len(self.sweeps), processes),
+            self.config.batch // count,
+            sampler=range(rank, len(self.sweeps), count),
             collate_fn=self.collate,
             num_workers=1,
             multiprocessing_context="spawn",
@@ -195,7 +191,7 @@ def _run(stage: Stage, folder: Path, step: int) -> None:
     trainer = lightning.Trainer(
         max_epochs=1,  # the samples are counted out for the steps that are left
         accelerator="auto",
-        **_processes(config.batch),
+        **processes(config.batch),
         precision=PRECISIONS[config.precision],
         accumulate_grad_batches=config.accumulate,
         use_distributed_sampler=False,
@@ -205,38 +201,8 @@ def _run(stage: Stage, folder: Path, step: int) -> None:
         enable_model_summary=False,
         log_every_n_steps=10,
     )
-    with _threads_restored():
+    with threads_restored():
         trainer.fit(stage)
-
-
-def _processes(batch: int) -> dict[str, Any]:
-    """Who shares a step: torchrun's processes, else every GPU, else cores.
-
-    On CPUs every sweep of a step has a process and its threads to itself: a sparse network's
-    products are too small to be shared (batch 2, two cores: 0.57 s a step against 0.93 s).
-    """
-    count = ranks()[1]
-    if count > 1:
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        return {"devices": local, "num_nodes": count // local, "strategy": "ddp"}
-    cuda = torch.cuda.is_available()
-    most = torch.cuda.device_count() if cuda else len(os.sched_getaffinity(0))
-    count = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
-    return {"devices": count, "strategy": "ddp_spawn" if count > 1 else "auto"}
-
-
-def _end_with_parent() -> None:
-    """A process that Lightning started does not outlive the one that was killed: it would go on
-    writing into a folder that the next run takes up."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _quiet() -> None:
@@ -246,13 +212,3 @@ def _quiet() -> None:
     for advice in ("does not have many workers", "persistent_workers=True", "logging interval"):
         warnings.filterwarnings("ignore", f".*{advice}.*")
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
-
-
-@contextmanager
-def _threads_restored() -> Iterator[None]:
-    """Lightning divides the cores between its processes and leaves it so for what comes after."""
-    threads, setting = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
-    yield
-    torch.set_num_threads(threads)
-    if setting is None:
-        os.environ.pop("OMP_NUM_THREADS", None)

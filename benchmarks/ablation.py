@@ -28,7 +28,7 @@ warnings.filterwarnings("ignore")
 
 from afov.afi import Mode  # noqa: E402
 from afov.frames import Frame  # noqa: E402
-from afov.metrics import confusion, iou, mean_iou  # noqa: E402
+from afov.metrics import accuracy, confusion, iou, mean_iou  # noqa: E402
 from afov.sources.bags import BagSource  # noqa: E402
 from afov.student import Student  # noqa: E402
 from afov.text_bank import TextBank  # noqa: E402
@@ -42,10 +42,8 @@ from afov_train.config import (  # noqa: E402
     TrainConfig,
 )  # fmt: skip
 from afov_train.distill import closed_bank, distill  # noqa: E402
-from afov_train.evaluate import accuracy  # noqa: E402
 from afov_train.export import export_student  # noqa: E402
-from afov_train.network.unet import UNet, build_network  # noqa: E402
-from afov_train.pipeline import load_trunk  # noqa: E402
+from afov_train.network.unet import UNet, build_network, load_trunk  # noqa: E402
 from afov_train.pretrain import pretrain  # noqa: E402
 from afov_train.simulation.command import write  # noqa: E402
 from afov_train.simulation.config import SimConfig  # noqa: E402

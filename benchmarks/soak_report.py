@@ -14,7 +14,8 @@ def steady_report(heard: Any, rate: float) -> list[str]:
     if not heard.answers:
         return ["Nothing came back. The node's output:", "", *heard.stderr.splitlines()[-20:]]
     sent, counts = len(heard.sent), last_counts(heard)
-    labelled, refused, dropped = (int(counts.get(k, 0)) for k in ("labelled", "refused", "dropped"))
+    kinds = ("labelled", "refused", "dropped", "missed")
+    labelled, refused, dropped, missed = (int(counts.get(k, 0)) for k in kinds)
     when, _, latency = np.array(heard.answers).T
     lines = [
         f"## Steady: {sent} sweeps at {rate:g} Hz",
@@ -22,8 +23,8 @@ def steady_report(heard: Any, rate: float) -> list[str]:
         "| what | |",
         "|---|---|",
         f"| sent, came back | {sent}, {len(when)} |",
-        f"| the node's count: labelled, refused, dropped | {labelled}, {refused}, {dropped} |",
-        f"| sent and in none of these counts | {sent - labelled - refused - dropped} |",
+        f"| the node's count: {', '.join(kinds)} | {labelled}, {refused}, {dropped}, {missed} |",
+        f"| sent and in none of these counts | {sent - labelled - refused - dropped - missed} |",
         f"| lost that the node had time for | {lost_with_time(heard)} |",
         f"| rate, Hz | {(len(when) - 1) / (when[-1] - when[0]):.1f} |",
         f"| points unlike afov-predict's | {heard.differing} of {heard.compared} |",

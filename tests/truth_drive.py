@@ -11,7 +11,7 @@ from afov.sources.nuscenes_classes import RAW_TO_16
 from afov.tracking import UNSEEN
 from afov.transforms import inverse, transform_points
 from afov_train.simulation.rig import RIG
-from afov_train.simulation.world import Street
+from afov_train.simulation.traffic import busy_street
 
 RANGE = 45.0  # metres; what is farther is not seen
 POINTS = 40  # of each thing
@@ -42,7 +42,7 @@ def drive(count: int, rate: float = 10.0, seed: int = 5, ground: int = 600) -> I
 
     Things keep their points, so that a centroid moves with its thing and with nothing else.
     """
-    street = Street(seed)
+    street = busy_street(seed)
     rng = np.random.default_rng(seed)
     things = [t for t in street.things if t.instance and RAW_TO_16[t.raw]]
     shape = rng.uniform(-1, 1, (len(things), POINTS, 3)) * (0.3, 0.25, 0.5) + (0, 0, 0.6)

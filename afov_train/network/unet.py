@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import logging
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 with warnings.catch_warnings():
@@ -21,6 +24,7 @@ with warnings.catch_warnings():
     import spconv.pytorch as spconv
     from spconv.core import ConvAlgo
 
+from afov.errors import InputError
 from afov.unet import Shape
 from afov_train.network.config import SHAPES, NetworkConfig
 from afov_train.network.convolution import COARSEST, Rows, compiled, convolved, rows
@@ -164,3 +168,24 @@ def build_network(config: NetworkConfig, embedding: int) -> UNet:
         if isinstance(module, nn.BatchNorm1d):
             module.momentum = config.norm_momentum
     return network
+
+
+def load_trunk(network: UNet, weights: Path) -> None:
+    """Weights of another run, all but the head's.
+
+    Raises:
+        InputError: no such file, or weights of another network.
+    """
+    try:
+        state = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"--weights {weights}: cannot be read ({error})") from None
+    own = network.state_dict()
+    trunk = {name: value for name, value in state.items() if not name.startswith("head.")}
+    expected = {name: own[name].shape for name in own if not name.startswith("head.")}
+    if {name: value.shape for name, value in trunk.items()} != expected:
+        raise InputError(
+            f"--weights {weights}: weights of another network; name the same network.name and "
+            "network.inputs"
+        )
+    network.load_state_dict(trunk, strict=False)

@@ -10,13 +10,14 @@ from afov.errors import InputError
 from afov.image_tower import ImageTower
 from afov.vocabulary import Vocabulary
 from afov_train.export import export_student
+from afov_train.network.unet import load_trunk
 from afov_train.panoptic.config import PanopticTrainConfig
 from afov_train.panoptic.export import panoptic_files
 from afov_train.panoptic.instances import pseudo_labels
 from afov_train.panoptic.sweeps import prepare
 from afov_train.panoptic.targets import BaseClasses
 from afov_train.panoptic.training import build_panoptic, train_panoptic
-from afov_train.pipeline import check_inputs, load_trunk, names
+from afov_train.pipeline import check_inputs, names
 from afov_train.ranks import on_first, ranks
 from afov_train.recordings import open_recordings
 from afov_train.run_folder import open_run, versions

@@ -28,7 +28,8 @@ from afov_train.simulation.sensors import (
     sector,
     sweep_columns,
 )
-from afov_train.simulation.world import SPREAD, Street
+from afov_train.simulation.traffic import busy_street
+from afov_train.simulation.world import SPREAD
 
 FIELDS = ("x", "y", "z", "intensity", "ring", "time")
 EPOCH = 1_700_000_000_000_000_000  # the first street's time, nanoseconds
@@ -54,7 +55,7 @@ def simulate(config: SimConfig) -> Iterator[Frame]:
 
 def street_frames(config: SimConfig, index: int) -> list[Frame]:
     """The frames of one street."""
-    surfaces = Surfaces(Street(config.seed * 100_003 + index))
+    surfaces = Surfaces(busy_street(config.seed * 100_003 + index))
     mounts = rig(config.width, config.height)
     first = index * (PAUSE + config.frames_per_street / config.rate)
     rng = np.random.default_rng((config.seed, index, 11))
@@ -125,7 +126,7 @@ def views(
     seed: int, index: int, count: int, width: int, height: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images of one street for training a teacher: rgb (H, W, 3) and raw (H, W), 255 = sky."""
-    surfaces = Surfaces(Street(seed * 100_003 + index))
+    surfaces = Surfaces(busy_street(seed * 100_003 + index))
     mounts = rig(width, height)
     rng = np.random.default_rng((seed, index, 13))
     names = list(mounts.cameras)

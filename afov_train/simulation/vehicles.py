@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from afov_train.simulation.people import rider_of
@@ -61,12 +63,12 @@ def car(rng: np.random.Generator, color: Color | None = None) -> list[Part]:
     ]  # fmt: skip
 
 
-def emergency(rng: np.random.Generator, color: Color, stripe: Color) -> list[Part]:
-    """A police car: a light bar and a stripe on a car."""
+def police_car(rng: np.random.Generator) -> list[Part]:
+    """A white car with a light bar and a blue stripe."""
     return [
-        *car(rng, color),
+        *car(rng, (0.9, 0.9, 0.92)),
         box((0.3, 1.2, 0.14), (-0.5, 0, 1.62), (0.1, 0.2, 0.95)),
-        box((3.2, 2.0, 0.18), (0, 0, 0.6), stripe),
+        box((3.2, 2.0, 0.18), (0, 0, 0.6), (0.1, 0.25, 0.75)),
     ]
 
 
@@ -83,6 +85,12 @@ def truck(rng: np.random.Generator) -> list[Part]:
         *wheels(length, width, 0.5, 0.3),
         *lights(length, width, 0.9),
     ]
+
+
+def ambulance(rng: np.random.Generator) -> list[Part]:
+    """A yellow van with a blue light bar."""
+    body = [replace(part, color=(0.95, 0.9, 0.5)) for part in truck(rng)]
+    return [*body, box((0.4, 1.6, 0.2), (2.2, 0, 2.9), (0.1, 0.2, 0.95))]
 
 
 def bus(rng: np.random.Generator) -> list[Part]:

@@ -252,7 +252,7 @@ def test_a_signal_ends_the_node_quietly(
         time.sleep(0.5)
         number = signal.SIGTERM if how == "term" else signal.SIGINT
         error = last_words(node, number, 3 if how == "int three times" else 1)
-    assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused, 0 dropped"
+    assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused, 0 dropped, 0 missed"
 
 
 def test_an_interrupt_before_there_is_a_node_ends_the_program_quietly(
@@ -272,7 +272,7 @@ def test_a_signal_ends_the_node_quietly_while_it_opens_its_model(
     with begun(name, model, environment) as node:
         peer.spin_until(lambda: name in peer.ros.get_node_names())
         error = last_words(node, number)
-    assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused, 0 dropped"
+    assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused, 0 dropped, 0 missed"
 
 
 def test_a_signal_ends_the_node_quietly_while_it_labels(

@@ -158,9 +158,9 @@ def test_velocities_are_those_over_ground_where_there_is_tf(vehicle: Vehicle) ->
     if not HAS_TF:
         assert segments.fixed_frame == "" and not any(s.tracked for s in segments.segments)
         return
-    from tests.truth_drive import Street
+    from afov_train.simulation.traffic import busy_street
 
-    true = {t.instance: t.velocity for t in Street(5).things if t.instance}
+    true = {t.instance: t.velocity for t in busy_street(5).things if t.instance}
     assert segments.fixed_frame == "map"
     moving = 0
     for segment in segments.segments:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from afov.vocabulary import Category, Vocabulary
-from afov_train.evaluate import Evaluation
+from afov_train.evaluation import Evaluation
 from afov_train.report import read_losses
 
 

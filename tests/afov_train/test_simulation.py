@@ -10,7 +10,7 @@ from afov_train.simulation.config import SimConfig
 from afov_train.simulation.drive import simulate, views
 from afov_train.simulation.rig import RIG
 from afov_train.simulation.sensors import BEAMS, Surfaces
-from afov_train.simulation.world import Street
+from afov_train.simulation.traffic import busy_street
 
 
 def test_the_same_seed_gives_the_same_drive(frames):
@@ -25,7 +25,7 @@ def test_streets_differ(frames):
 
 
 def test_all_sixteen_classes_and_some_others_appear():
-    raw = np.concatenate([[t.raw for t in Street(seed).things] for seed in range(12)])
+    raw = np.concatenate([[t.raw for t in busy_street(seed).things] for seed in range(12)])
     from afov.sources.nuscenes_classes import RAW_TO_16
 
     assert set(RAW_TO_16[raw]) == set(range(17))
@@ -56,7 +56,7 @@ def test_points_fall_on_pixels_of_their_own_class():
     frame = street_frames(config, 0)[0]
     from afov_train.simulation import sensors
 
-    surfaces = Surfaces(Street(4 * 100_003))
+    surfaces = Surfaces(busy_street(4 * 100_003))
     image = frame.images[0]
     seconds = (image.stamp - frame.sweep.stamp) / 1e9 + 0.05
     pose = surfaces.street.ego(seconds) @ RIG.base_from_camera[image.name]
