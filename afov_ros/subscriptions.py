@@ -79,7 +79,7 @@ def newest(subscription: Any) -> bytes | None:
 
 
 def source(node: Any, subscription: Any) -> str:
-    """Who publishes what a subscription listens to, in words: why nothing may come."""
+    """How many publish what a subscription listens to, in words: why nothing may come."""
     topic, kind = subscription.topic_name, subscription.msg_type
     wanted = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
     types = [p.topic_type for p in node.get_publishers_info_by_topic(topic)]
@@ -87,7 +87,7 @@ def source(node: Any, subscription: Any) -> str:
         return f"nobody publishes {topic}"
     if wanted not in types:
         return f"{topic} is {types[0]}, expected {wanted}"
-    return f"{topic} has {types.count(wanted)} publisher"
+    return f"{types.count(wanted)} publish {topic}, and nothing arrives"
 
 
 def stamp_in(data: bytes) -> int:

@@ -57,7 +57,7 @@ SWITCHES = ("autostart", "use_sim_time", "rviz", "loop")
 # Arguments that stand for parameters, and how their text is read.
 PARAMETERS: dict[str, Callable[[str], Any]] = {
     "vocabulary": yaml.safe_load,
-    "cameras": lambda text: text.strip("[]").replace(",", " ").split(),
+    "cameras": lambda text: yaml.safe_load(text) if "[" in text else [text],
     "extrinsics": str,
     "threshold": float,
     "afi": str,
