@@ -171,6 +171,33 @@ def test_both_heads_learn_export_and_label(taught, tmp_path, head):
     assert (labels == expected).mean() > 0.999
 
 
+def test_absorbed_things_are_learnt_where_asked_and_only_there(taught, tmp_path):
+    """Walls are called debris: who learns absorbed things finds them by that word, nobody else."""
+    bank, files = taught
+    phrases, owner = bank.vocabulary.phrases, bank.vocabulary.phrase_class_id
+    sweep = TaughtSweep.load(files[0])
+    wall = sweep.class_id(bank.vocabulary) == 15
+    called = np.where(wall, phrases.index("debris"), sweep.phrase).astype(np.int32)
+    replace(sweep, phrase=called).save(tmp_path / files[0].name)
+    voxels = CONFIG.grid.voxelize(sweep.sweep.xyz)
+    batch = collate([sweeps((bank, files[:1]), None, 1)[0]])
+    of_debris = np.array([c.name == "debris" for c in bank.vocabulary.classes for _ in c.phrases])
+    found = {}
+    for absorbed in (False, True):
+        network = fresh(bank.embeddings.shape[1])
+        plain = AugmentConfig(False, False, 0.0)
+        config = DistillConfig(steps=12, batch=1, absorbed=absorbed, augment=plain)
+        folder = tmp_path / str(absorbed)
+        setup = CONFIG.network, CONFIG.grid
+        distill(network, [tmp_path / files[0].name], bank, *setup, config, folder)
+        with torch.inference_mode():
+            row = normalize(network(batch.features, batch.coords, 1), dim=1).numpy()
+        cosine = row @ bank.embeddings.T
+        nearer = cosine[:, of_debris].max(1) > cosine[:, owner > 0].max(1)
+        found[absorbed] = nearer[voxels.inverse[wall]].mean()
+    assert found[False] < 0.05 and found[True] > 0.5
+
+
 def test_a_head_of_its_own_rate_and_a_frozen_trunk(taught):
     network = fresh(8)
     rates = replace(CONFIG.distill.optimizer, name="sgd", learning_rate=0.02, head_learning_rate=2)
