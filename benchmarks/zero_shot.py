@@ -29,6 +29,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from afov.frames import Frame
+from afov.metrics import confusion, mean_iou
 from afov.sources.bags import BagSource
 from afov.student import Student, at_points
 from afov.text_bank import TextBank
@@ -87,16 +88,22 @@ def of_teacher(teacher: Teacher, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
 def table(
     find: Callable[[Frame], tuple[np.ndarray, np.ndarray]], vocabulary: Vocabulary, bags: list[Path]
 ) -> str:
-    """Markdown, a row per unseen class."""
-    found, raw = [], []
+    """Markdown: the mIoU of the classes, then a row per unseen class."""
+    found, raw, class_id = [], [], []
     for bag in bags:
         for frame in BagSource(bag, truth=True):
             cosine, known = find(frame)
             assert frame.truth is not None
             found.append(cosine)
             raw.append(frame.truth.raw[known])
+            class_id.append(frame.truth.class_id[known])
     truth, every = np.concatenate(raw), np.concatenate(found)
+    classes = np.flatnonzero([not c.absorber for c in vocabulary.classes])
+    said = every[:, classes].argmax(1) + 1
+    matrix = confusion(np.concatenate(class_id), said, len(classes))
     lines = [
+        f"{len(classes)} classes: {100 * mean_iou(matrix):.1f} mIoU",
+        "",
         "| | points | precision | recall | AP of the margin | AP of the cosine | chance |",
         "|---|---|---|---|---|---|---|",
     ]
