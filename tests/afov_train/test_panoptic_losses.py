@@ -61,7 +61,7 @@ def test_class_loss_is_divided_by_the_queries_that_have_an_object():
     got = losses.class_loss(torch.from_numpy(x), torch.from_numpy(t))
     assert float(got) == pytest.approx(focal(x, t).sum() / 3, abs=1e-10)
     alone = losses.class_loss(torch.from_numpy(x), torch.zeros(7, 4).double())
-    assert float(alone) == pytest.approx(focal(x, np.zeros((7, 4)), 4).sum(), abs=1e-10)
+    assert float(alone) == pytest.approx(focal(x, np.zeros((7, 4))).sum(), abs=1e-10)
 
 
 def test_object_loss_pools_the_covered_voxels_inside_each_mask():
