@@ -41,8 +41,8 @@ ARGUMENTS = (
     (
         "runtime",
         "",
-        "auto, tensorrt, onnxruntime-cuda, native16, native, torch or onnxruntime; empty: as in "
-        "the parameter file.",
+        "auto, tensorrt, onnxruntime-cuda, native8, native16, native, torch or onnxruntime; "
+        "empty: as in the parameter file.",
     ),
 )
 # Arguments that stand for parameters, and how their text is read.
