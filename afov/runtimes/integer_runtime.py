@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -22,38 +23,31 @@ ACTIVATION = {8: 127, 16: 8191}
 WEIGHT = {8: 63, 16: 32767}
 STEP, WORD = {8: 8, 16: 2}, {8: 4, 16: 2}
 SOURCES = 3
-DTYPE = {8: np.uint8, 16: np.int16, FLOATS: np.float32}
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Rows of features as integers times a scale per row.
+class Rows(NamedTuple):
+    """Where rows of features lie: integers times a scale per row.
 
     Attributes:
-        integers: (V, P) int16 or uint8, the channels padded to a multiple of 8; scale: (V,)
-            float32.
+        integers: address of (V, P) int16 or uint8, the channels padded to a multiple of 8;
+            scale: of (V,) float32. With 32 bits `integers` are (V, channels) float32.
+        count, width, bits: V, P and of a number.
         channels: how many are meant.
         layer: the layer that gives them; -1 for the network's input.
         through: the linear layer that they still have to go through.
     """
 
-    integers: np.ndarray
-    scale: np.ndarray
+    integers: int
+    scale: int
+    count: int
+    width: int
+    bits: int
     channels: int
     layer: int
     through: str = ""
 
-    def __len__(self) -> int:
-        return len(self.integers)
 
-    @property
-    def bits(self) -> int:
-        """Of a number."""
-        return 8 * self.integers.itemsize
-
-
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Rows that a layer reads, the weights (`name`) and the pairs that they go through."""
 
     rows: Rows
@@ -68,12 +62,21 @@ class Weights:
     Attributes:
         sources: for each (panels, K, steps, words, 16, a word's channels) int16 or int8.
         scale, bias: (P,) float32, per column, padded to a multiple of 8; `channels` are meant.
+        where: address and steps of each source; columns: addresses of scale and bias.
     """
 
     sources: tuple[np.ndarray, ...]
     scale: np.ndarray
     bias: np.ndarray
     channels: int
+
+    @cached_property
+    def where(self) -> list[tuple[int, int]]:
+        return [(weight.ctypes.data, weight.shape[2]) for weight in self.sources]
+
+    @cached_property
+    def columns(self) -> tuple[int, int]:
+        return self.scale.ctypes.data, self.bias.ctypes.data
 
 
 class IntegerRuntime:
@@ -110,7 +113,8 @@ class IntegerRuntime:
         whole, scale = np.empty(floats.shape, np.int16), np.empty(len(floats), np.float32)
         call("quantize_rows", floats, *floats.shape, whole, scale)
         layers = _Integers(self, maps)
-        return layers.floats(unet(self.model.shape, layers, (Rows(whole, scale, channels, -1),)))
+        where = Rows(whole.ctypes.data, scale.ctypes.data, *floats.shape, 16, channels, -1)
+        return layers.floats(unet(self.model.shape, layers, (where,)))
 
     def weights_of(self, sources: list[Source]) -> Weights:
         """A layer's weights, laid out the first time that they are asked for."""
@@ -127,14 +131,14 @@ class _Integers(Layers[Rows]):
         super().__init__(maps)
         self.runtime = runtime
         self.records: list[list[int]] = []  # integers.cpp's Layer
-        self.kept: list[Rows] = []
+        self.kept: list[np.ndarray] = []  # what the records know only the place of
 
     def has(self, name: str) -> bool:
         return f"{name}.weight" in self.runtime.model.weights
 
     def linear(self, x: tuple[Rows, ...], name: str) -> tuple[Rows, ...]:
         """Goes into the layer that it is added to."""
-        return tuple(replace(half, through=name) for half in x)
+        return tuple(half._replace(through=name) for half in x)
 
     def layer(
         self,
@@ -153,41 +157,28 @@ class _Integers(Layers[Rows]):
         """(V, E) float32: all layers worked off, down to the linear one that x goes through."""
         out = self._write(self._through(x), None, FLOATS)
         call("integer_network", np.array(self.records, np.int64), len(self.records))
-        return out.integers
+        return self.kept[-1][: out.count * out.channels].reshape(out.count, out.channels)
 
     def _through(self, x: tuple[Rows, ...]) -> list[Source]:
-        return [Source(half, half.through, self.same[len(half)]) for half in x]
+        return [Source(half, half.through, self.same[half.count]) for half in x]
 
     def _write(self, sources: list[Source], plus: Rows | None, bits: int) -> Rows:
-        weights, pairs = self.runtime.weights_of(sources), sources[0].pairs
-        channels, width = weights.channels, len(weights.bias)
-        columns = channels if bits == FLOATS else width
-        out = Rows(
-            np.empty((pairs.rows, columns), DTYPE[bits]),
-            np.empty(pairs.rows, np.float32),
-            channels,
-            len(self.records),
-        )
-        record = []
-        for source, weight in zip(sources, weights.sources, strict=True):
-            rows, read = source.rows, source.pairs
-            record += [
-                *_addresses(rows.integers, rows.scale), rows.integers.strides[0], weight.shape[2],
-                *_addresses(read.pairs, read.starts, read.reach), read.offsets,
-                *_addresses(weight), rows.layer, rows.bits,
-            ]  # fmt: skip
-        record += [0] * (SOURCES * len(record) // len(sources) - len(record))
-        record += _addresses(weights.scale, weights.bias)
-        record += _addresses(plus.integers, plus.scale) if plus else [0, 0]
-        record += _addresses(out.integers, out.scale)
-        record += [pairs.rows, width, channels, pairs.block, bits]
+        weights, (_, _, pairs) = self.runtime.weights_of(sources), sources[0]
+        rows, width, channels = pairs.rows, len(weights.bias), weights.channels
+        numbers = rows * width * bits // FLOATS
+        memory = np.empty(numbers + rows, np.float32)
+        begin = memory.ctypes.data
+        out = Rows(begin, begin + 4 * numbers, rows, width, bits, channels, len(self.records))
+        record: list[int] = []
+        for (x, _, read), (weight, steps) in zip(sources, weights.where, strict=True):
+            row = x.width * x.bits // 8
+            record += [x.integers, x.scale, row, steps, *read.where, weight, x.layer, x.bits]
+        record += [0] * (len(record) // len(sources) * (SOURCES - len(sources)))
+        record += [*weights.columns, plus.integers if plus else 0, plus.scale if plus else 0]
+        record += [out.integers, out.scale, rows, width, channels, pairs.block, bits]
         self.records.append(record)
-        self.kept.append(out)  # the records know only where it lies
+        self.kept.append(memory)
         return out
-
-
-def _addresses(*arrays: np.ndarray) -> list[int]:
-    return [array.ctypes.data for array in arrays]
 
 
 def _quantized(model: ModelFolder, sources: list[Source], bits: Bits) -> Weights:

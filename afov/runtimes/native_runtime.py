@@ -60,11 +60,12 @@ class Pairs:
         self.pairs = np.empty((self.rows * self.offsets, 2), np.int32)
         self.starts = np.empty((blocks, self.offsets + 1), np.int64)
         self.reach = np.empty((blocks, 2), np.int32)  # first and last row that a block reads
-        arrays = self.block, self.pairs, self.starts, self.reach
+        arrays = self.pairs, self.starts, self.reach
         if table.ndim == 2:
-            call("pairs_of", table, *table.shape, missing, *arrays)
+            call("pairs_of", table, *table.shape, missing, self.block, *arrays)
         else:
-            call("pairs_of_parents", table, len(table), *arrays)
+            call("pairs_of_parents", table, len(table), self.block, *arrays)
+        self.where = (*(array.ctypes.data for array in arrays), self.offsets)
 
 
 class Layers(Generic[Half]):
