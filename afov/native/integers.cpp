@@ -37,8 +37,9 @@ struct Source {
   const int64_t *starts;
   const int32_t *reach;
   int64_t offsets;
-  const char *weight;     // (panels, offsets, steps, N::kWords, 16, a word's channels)
-  int64_t layer, bits;    // the layer that gives the rows; -1: they are there
+  const char *weight;  // (panels, offsets, steps, N::kWords, 16, a word's channels)
+  const float *rescale;  // per column, or null: brings the sums so far to these weights' scale
+  int64_t layer, bits;   // the layer that gives the rows; -1: they are there
 };
 
 struct Layer {
@@ -207,9 +208,13 @@ void work(const Layer &layer, int64_t block) {
   for (int64_t panel = 0; panel < panels; ++panel) {
     float *sums = memory.data() + panel * step - begin * kPanel;
     const bool half = layer.width - panel * kPanel <= kLanes;
-    for (const Source &in : layer.source)
-      if (in.steps)
-        (in.bits == 8 ? products<Eight> : products<Sixteen>)(in, block, panel, half, sums);
+    for (const Source &in : layer.source) {
+      if (!in.steps) continue;
+      if (in.rescale)
+        for (int64_t i = begin * kPanel; i < end * kPanel; ++i)
+          sums[i] *= in.rescale[panel * kPanel + i % kPanel];
+      (in.bits == 8 ? products<Eight> : products<Sixteen>)(in, block, panel, half, sums);
+    }
   }
   for (int64_t row = begin; row < end; ++row)
     (layer.bits == 8 ? finish<Eight> : finish<Sixteen>)(

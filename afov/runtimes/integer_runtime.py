@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -61,18 +62,24 @@ class Weights:
 
     Attributes:
         sources: for each (panels, K, steps, words, 16, a word's channels) int16 or int8.
-        scale, bias: (P,) float32, per column, padded to a multiple of 8; `channels` are meant.
-        where: address and steps of each source; columns: addresses of scale and bias.
+        rescale: for each but the first (panels * 16,) float32, what brings the sums of the
+            sources before it to its scale.
+        scale, bias: (P,) float32, the last one's scale per column, padded to a multiple of 8;
+            `channels` are meant.
+        where: address, steps and rescale of each source; columns: addresses of scale and bias.
     """
 
     sources: tuple[np.ndarray, ...]
+    rescale: tuple[np.ndarray, ...]
     scale: np.ndarray
     bias: np.ndarray
     channels: int
 
     @cached_property
-    def where(self) -> list[tuple[int, int]]:
-        return [(weight.ctypes.data, weight.shape[2]) for weight in self.sources]
+    def where(self) -> list[tuple[int, int, int]]:
+        ratios = [0, *(ratio.ctypes.data for ratio in self.rescale)]
+        both = zip(self.sources, ratios, strict=True)
+        return [(weight.ctypes.data, weight.shape[2], ratio) for weight, ratio in both]
 
     @cached_property
     def columns(self) -> tuple[int, int]:
@@ -170,9 +177,9 @@ class _Integers(Layers[Rows]):
         begin = memory.ctypes.data
         out = Rows(begin, begin + 4 * numbers, rows, width, bits, channels, len(self.records))
         record: list[int] = []
-        for (x, _, read), (weight, steps) in zip(sources, weights.where, strict=True):
+        for (x, _, read), (weight, steps, ratio) in zip(sources, weights.where, strict=True):
             row = x.width * x.bits // 8
-            record += [x.integers, x.scale, row, steps, *read.where, weight, x.layer, x.bits]
+            record += [x.integers, x.scale, row, steps, *read.where, weight, ratio, x.layer, x.bits]
         record += [0] * (len(record) // len(sources) * (SOURCES - len(sources)))
         record += [*weights.columns, plus.integers if plus else 0, plus.scale if plus else 0]
         record += [out.integers, out.scale, rows, width, channels, pairs.block, bits]
@@ -182,30 +189,32 @@ class _Integers(Layers[Rows]):
 
 
 def _quantized(model: ModelFolder, sources: list[Source], bits: Bits) -> Weights:
-    """A layer's weights as integers, as large as exact sums allow, on a scale that all its sources
-    share."""
+    """A layer's weights as integers, a scale for each source and column."""
     parts: list[np.ndarray] = []
+    scales: list[np.ndarray] = []
     biases: dict[str, np.ndarray] = {}
     taken: dict[str, int] = {}  # channels of a weight that sources before had
     for name, channels in ((source.name, source.rows.channels) for source in sources):
         weight, first = model.weights[f"{name}.weight"], taken.get(name, 0)
         taken[name] = first + channels
         part = weight.reshape(-1, *weight.shape[-2:])[:, first : first + channels]
-        parts.append(np.pad(part, ((0, 0), (0, -channels % STEP[bits]), (0, 0))))
+        part = np.pad(part, ((0, 0), (0, -channels % STEP[bits]), (0, 0)))
+        scale = _scale(part, bits)
+        parts.append(_panels(np.rint(part / scale), bits))
+        scales.append(np.pad(scale, (0, -len(scale) % PANEL), constant_values=1).astype(np.float32))
         biases[name] = model.weights[f"{name}.bias"]
-    scale = np.full(parts[0].shape[2], 1e-30)
-    for part in parts:
-        # Rounding may add half a step per channel to the sum of a column.
-        room = (2**31 - 1) / ACTIVATION[bits] - part.shape[1]
-        scale = np.maximum(scale, np.abs(part).sum(1).max(0) / room)
-        scale = np.maximum(scale, np.abs(part).max((0, 1)) / WEIGHT[bits])
-    lanes = (0, -len(scale) % LANES)
-    return Weights(
-        tuple(_panels(np.rint(part / scale), bits) for part in parts),
-        np.pad(scale, lanes).astype(np.float32),
-        np.pad(np.sum(list(biases.values()), 0), lanes),
-        len(scale),
-    )
+    bias = np.sum(list(biases.values()), 0)
+    rescale = tuple(before / scale for before, scale in pairwise(scales))
+    padded = np.pad(bias, (0, -len(bias) % LANES))
+    return Weights(tuple(parts), rescale, scales[-1], padded, len(bias))
+
+
+def _scale(weight: np.ndarray, bits: Bits) -> np.ndarray:
+    """(Cout,): a column's step, so that its integers are as large as they may be."""
+    # Rounding may add half a step per channel to the sum of a column.
+    room = (2**31 - 1) / ACTIVATION[bits] - weight.shape[1]
+    largest = np.abs(weight).max((0, 1)) / WEIGHT[bits]
+    return np.maximum(np.maximum(largest, np.abs(weight).sum(1).max(0) / room), 1e-12)
 
 
 def _panels(whole: np.ndarray, bits: Bits) -> np.ndarray:
