@@ -66,7 +66,8 @@ int64_t packed(const int32_t *c) {
   return (c[0] + kMiddle) << 42 | (c[1] + kMiddle) << 21 | (c[2] + kMiddle);
 }
 
-// Neighbours of one (x, y) column lie side by side, and as i grows every column's place only moves forward; each pair is entered both ways.
+// Neighbours of one (x, y) column lie side by side, and as i grows every column's place only moves
+// forward; each pair is entered both ways.
 void find_neighbours(const int32_t *coords, int64_t n, int64_t kernel, int32_t *table) {
   const int64_t reach = kernel / 2, offsets = kernel * kernel * kernel, half = offsets / 2;
   const int64_t columns = kernel * kernel / 2 + 1;
