@@ -32,7 +32,7 @@ class Rows(NamedTuple):
     Attributes:
         integers: address of (V, P) int16 or uint8, the channels padded to a multiple of 8;
             scale: of (V,) float32. With 32 bits `integers` are (V, channels) float32.
-        count, width, bits: V, P and of a number.
+        number, width, bits: V, P and of each number.
         channels: how many are meant.
         layer: the layer that gives them; -1 for the network's input.
         through: the linear layer that they still have to go through.
@@ -40,7 +40,7 @@ class Rows(NamedTuple):
 
     integers: int
     scale: int
-    count: int
+    number: int
     width: int
     bits: int
     channels: int
@@ -120,7 +120,8 @@ class IntegerRuntime:
         whole, scale = np.empty(floats.shape, np.int16), np.empty(len(floats), np.float32)
         call("quantize_rows", floats, *floats.shape, whole, scale)
         layers = _Integers(self, maps)
-        where = Rows(whole.ctypes.data, scale.ctypes.data, *floats.shape, 16, channels, -1)
+        number, width = floats.shape
+        where = Rows(whole.ctypes.data, scale.ctypes.data, number, width, 16, channels, -1)
         return layers.floats(unet(self.model.shape, layers, (where,)))
 
     def weights_of(self, sources: list[Source]) -> Weights:
@@ -164,10 +165,10 @@ class _Integers(Layers[Rows]):
         """(V, E) float32: all layers worked off, down to the linear one that x goes through."""
         out = self._write(self._through(x), None, FLOATS)
         call("integer_network", np.array(self.records, np.int64), len(self.records))
-        return self.kept[-1][: out.count * out.channels].reshape(out.count, out.channels)
+        return self.kept[-1][: out.number * out.channels].reshape(out.number, out.channels)
 
     def _through(self, x: tuple[Rows, ...]) -> list[Source]:
-        return [Source(half, half.through, self.same[half.count]) for half in x]
+        return [Source(half, half.through, self.same[half.number]) for half in x]
 
     def _write(self, sources: list[Source], plus: Rows | None, bits: int) -> Rows:
         weights, (_, _, pairs) = self.runtime.weights_of(sources), sources[0]
