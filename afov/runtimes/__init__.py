@@ -92,7 +92,7 @@ def order() -> tuple[RuntimeName, ...]:
     """What "auto" tries here, fastest first: TensorRT, ONNX Runtime on CUDA, then the others.
 
     On a CPU ONNX Runtime does the arithmetic of all 27 neighbours, the others only that of those
-    which exist; in 8 bits the compiled network gives 99.9% of the same labels, soonest
+    which exist; in 8 bits the compiled network gives 99.7% of the same labels, soonest
     (docs/performance.md).
     """
     torch, compiled = _torch(), library() is not None
