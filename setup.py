@@ -15,7 +15,7 @@ setup(
         Extension(
             "afov.native._afov",
             sorted(map(str, Path("afov/native").glob("*.cpp"))),
-            depends=["afov/native/shared.h", "afov/native/vectors.h"],
+            depends=sorted(map(str, Path("afov/native").glob("*.h"))),
             extra_compile_args=[
                 "-O3",
                 "-std=c++17",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from afov.native import call, library
+from afov.native import addresses, call, library
 from afov.voxels import pack
 
 LEVELS = 5
@@ -48,13 +48,17 @@ def kernel_maps(coords: np.ndarray, stem: int = 3) -> KernelMaps:
         levels.append(coarse)
         down.append(to_child)
         up.append(to_parent)
-    subm = tuple(neighbours(level, 3) for level in levels)
-    first = subm[0] if stem == 3 else neighbours(levels[0], stem)
+    subm = neighbours(levels, 3)
+    first = subm[0] if stem == 3 else neighbours(levels[:1], stem)[0]
     return KernelMaps(subm, first, tuple(down), tuple(up))
 
 
-def _neighbours(coords: np.ndarray, kernel: int) -> np.ndarray:
-    """(V, kernel^3) table; each pair is found once and entered both ways."""
+def _neighbours(levels: list[np.ndarray], kernel: int) -> tuple[np.ndarray, ...]:
+    return tuple(_table(coords, kernel) for coords in levels)
+
+
+def _table(coords: np.ndarray, kernel: int) -> np.ndarray:
+    """(V, kernel^3) neighbours; each pair is found once and entered both ways."""
     keys = pack(coords)
     count, half = len(keys), kernel**3 // 2
     table = np.full((count, kernel**3), count, np.int32)
@@ -83,10 +87,11 @@ def _stride(fine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return parents[first], table, (8 * parent + child).astype(np.int32)
 
 
-def _compiled_neighbours(coords: np.ndarray, kernel: int) -> np.ndarray:
-    table = np.empty((len(coords), kernel**3), np.int32)
-    call("neighbours", coords, len(coords), kernel, table)
-    return table
+def _compiled_neighbours(levels: list[np.ndarray], kernel: int) -> tuple[np.ndarray, ...]:
+    tables = tuple(np.empty((len(coords), kernel**3), np.int32) for coords in levels)
+    where, counts = addresses(*levels), np.array([len(coords) for coords in levels], np.int64)
+    call("neighbours", where, counts, len(levels), kernel, addresses(*tables))
+    return tables
 
 
 def _compiled_stride(fine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

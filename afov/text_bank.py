@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from afov.native import call, library, panels
+from afov.native import call, library
 from afov.vocabulary import Vocabulary
 
 
@@ -71,21 +71,20 @@ class TextBank:
             likely = self.probabilities(rows, temperature)
             return likely.argmax(1).astype(np.uint8), likely.max(1, initial=0)
         ends = self._ends
-        weight = self._panels
-        call("classify", rows, *rows.shape, weight, ends, len(ends), temperature, class_id, score)
+        call(
+            "classify", rows, *rows.shape, self._labelled, ends, len(ends), temperature,
+            class_id, score,
+        )  # fmt: skip
         return class_id, score
 
     @cached_property
     def _labelled(self) -> np.ndarray:
         """Embeddings of the phrases that belong to a class, absorbers left out."""
-        return self.embeddings[self.vocabulary.phrase_class_id > 0]
+        chosen = self.embeddings[self.vocabulary.phrase_class_id > 0]
+        return np.ascontiguousarray(chosen, np.float32)
 
     @cached_property
     def _ends(self) -> np.ndarray:
         """(K,) int64: where each class's run of phrases ends."""
         owner = self.vocabulary.phrase_class_id
         return np.flatnonzero(np.diff(owner[owner > 0], append=0)) + 1
-
-    @cached_property
-    def _panels(self) -> np.ndarray:
-        return panels(self._labelled.T[None])

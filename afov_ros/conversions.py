@@ -28,7 +28,7 @@ def cloud_message(points: np.ndarray, header: Any) -> Any:
     message.row_step = points.nbytes
     # array.array: rclpy checks any other type byte by byte, thirty times slower.
     data = array.array("B")
-    data.frombytes(points.tobytes())
+    data.frombytes(np.ascontiguousarray(points).view(np.uint8).data)
     message.data = data
     return message
 

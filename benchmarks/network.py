@@ -102,7 +102,7 @@ def rows(repeat: int) -> list[Row]:
             "torch": TorchRuntime(model),
         }
         if integers():
-            runtimes["native16"] = IntegerRuntime(model)
+            runtimes |= {f"native{bits}": IntegerRuntime(model, bits) for bits in (16, 8)}
         works: dict[str, Work] = {
             name: partial(runtime.run, features, maps) for name, runtime in runtimes.items()
         }

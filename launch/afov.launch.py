@@ -44,8 +44,8 @@ ARGUMENTS = (
     (
         "runtime",
         "",
-        "auto, tensorrt, onnxruntime-cuda, native16, native, torch or onnxruntime; empty: as in "
-        "the parameter file.",
+        "auto, tensorrt, onnxruntime-cuda, native8, native16, native, torch or onnxruntime; "
+        "empty: as in the parameter file.",
     ),
 )
 UNPLAYED = "WARNING: the recording is not replayed"

@@ -31,6 +31,11 @@ def address(array: np.ndarray) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
 
 
+def addresses(*arrays: np.ndarray) -> np.ndarray:
+    """Where the data of each array begins, int64; they must outlive the call."""
+    return np.array([array.ctypes.data for array in arrays], np.int64)
+
+
 def call(name: str, *arguments: np.ndarray | int | float | None) -> int:
     """Calls a compiled function: arrays by address, whole numbers as int64, others as float32.
 

@@ -6,6 +6,8 @@
 #endif
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -103,27 +105,89 @@ void make_unit(float *row, int64_t width) {
   for (c = 0; c < width; ++c) row[c] *= scale;
 }
 
+// e^x to a unit in the last place or two (as Cephes does it), for x <= 0.
+INLINE float exponential(float x) {
+  constexpr float kRound = 12582912;  // 1.5 * 2^23: adding it rounds
+  const float whole = (std::max(x, -87.0f) * 1.44269504f + kRound) - kRound;
+  const float rest = std::max(x, -87.0f) - whole * 0.693359375f + whole * 2.12194440e-4f;
+  const float more =
+      ((((1.9875691500e-4f * rest + 1.3981999507e-3f) * rest + 8.3334519073e-3f) * rest +
+        4.1665795894e-2f) * rest + 1.6666665459e-1f) * rest + 5.0000001201e-1f;
+  const int32_t bits = (int32_t(whole) + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, sizeof power);
+  return (more * rest * rest + rest + 1) * power;
+}
+
+// cosines (phrases, kPanel); best, sure (kPanel): the class with the nearest phrase, of equally
+// near ones the first, and its softmax.
+WIDE void choose(float *cosines, const int64_t *ends, int64_t classes, float sharpness,
+                 int32_t *best, float *sure) {
+  float most[kPanel], sum[kPanel] = {};
+  std::fill_n(most, kPanel, -std::numeric_limits<float>::infinity());
+  std::fill_n(best, kPanel, 1);
+  for (int64_t k = 0, at = 0; k < classes; ++k) {
+    float *of_class = cosines + k * kPanel, nearest[kPanel];  // k <= at: what is read is kept
+    for (int64_t i = 0; i < kPanel; ++i) nearest[i] = cosines[at * kPanel + i];
+    for (; at < ends[k]; ++at)
+      for (int64_t i = 0; i < kPanel; ++i)
+        nearest[i] = std::max(nearest[i], cosines[at * kPanel + i]);
+    for (int64_t i = 0; i < kPanel; ++i) {
+      best[i] = nearest[i] > most[i] ? int32_t(k + 1) : best[i];
+      most[i] = std::max(most[i], nearest[i]);
+      of_class[i] = nearest[i];
+    }
+  }
+  for (int64_t k = 0; k < classes; ++k)
+    for (int64_t i = 0; i < kPanel; ++i)
+      sum[i] += exponential((cosines[k * kPanel + i] - most[i]) * sharpness);
+  for (int64_t i = 0; i < kPanel; ++i) sure[i] = 1 / sum[i];
+}
+
+// What pairs_of says, of a table that from(row, k) looks up.
+template <typename From>
+void list_pairs(int64_t rows, int64_t offsets, int64_t missing, int64_t block, const From &from,
+                Pair *pairs, int64_t *starts, int32_t *reach) {
+  shared(rows, block, [&](int64_t begin, int64_t end) {
+    Pair *const first = pairs + begin * offsets, *next = first;
+    int64_t *at = starts + begin / block * (offsets + 1);
+    for (int64_t k = 0; k < offsets; ++k) {
+      *at++ = next - pairs;
+      for (int64_t row = begin; row < end; ++row) {
+        *next = {int32_t(row), from(row, k)};
+        next += next->from != missing;
+      }
+    }
+    *at = next - pairs;
+    int32_t low = std::numeric_limits<int32_t>::max(), high = -1;
+    for (const Pair *pair = first; pair < next; ++pair)
+      low = std::min(low, pair->from), high = std::max(high, pair->from);
+    reach[begin / block * 2] = low, reach[begin / block * 2 + 1] = high;
+  });
+}
+
 }  // namespace
 
 extern "C" {
 
 // table (rows, offsets), `missing` where there is no neighbour, to the pairs that exist: those of
 // a block of rows begin where its part of the table does, and lie by offset. starts (blocks,
-// offsets + 1): where each offset's begin, and the last one's end.
+// offsets + 1): where each offset's begin, and the last one's end. reach (blocks, 2): the first and
+// the last row that a block reads.
 void pairs_of(const int32_t *table, int64_t rows, int64_t offsets, int64_t missing, int64_t block,
-              Pair *pairs, int64_t *starts) {
-  shared(rows, block, [&](int64_t begin, int64_t end) {
-    Pair *next = pairs + begin * offsets;
-    int64_t *at = starts + begin / block * (offsets + 1);
-    for (int64_t k = 0; k < offsets; ++k) {
-      *at++ = next - pairs;
-      for (int64_t row = begin; row < end; ++row) {
-        *next = {int32_t(row), table[row * offsets + k]};
-        next += next->from != missing;
-      }
-    }
-    *at = next - pairs;
-  });
+              Pair *pairs, int64_t *starts, int32_t *reach) {
+  list_pairs(
+      rows, offsets, missing, block,
+      [=](int64_t row, int64_t k) { return table[row * offsets + k]; }, pairs, starts, reach);
+}
+
+// The same of up (rows): each row's parent, in the offset of the child that it is.
+void pairs_of_parents(const int32_t *up, int64_t rows, int64_t block, Pair *pairs, int64_t *starts,
+                      int32_t *reach) {
+  list_pairs(
+      rows, 8, -1, block,
+      [=](int64_t row, int64_t k) { return (up[row] & 7) == k ? up[row] >> 3 : -1; }, pairs,
+      starts, reach);
 }
 
 // out (rows, width) = bias + plus + sum over offsets and inputs, and not below 0 if `relu` says so.
@@ -155,32 +219,32 @@ void sparse_layer(const float *x, int64_t x_step, int64_t x_channels, const floa
   });
 }
 
-// rows (n, width) become unit rows in place; weight: the phrases (panels, width, 16) of `classes`
-// classes that end at `ends`; class_id (n) counts from 1, score (n) is its softmax.
-void classify(float *rows, int64_t n, int64_t width, const float *weight, const int64_t *ends,
+// rows (n, width) become unit rows in place; phrases (p, width) of `classes` classes that end at
+// `ends`; class_id (n) counts from 1, score (n) is its softmax.
+void classify(float *rows, int64_t n, int64_t width, const float *phrases, const int64_t *ends,
               int64_t classes, float temperature, uint8_t *class_id, float *score) {
   static const Product multiply = widest();
-  const int64_t columns = (ends[classes - 1] + kLanes - 1) / kLanes * kLanes;
+  const int64_t count = ends[classes - 1];
+  std::vector<Pair> own(count);
+  for (int64_t p = 0; p < count; ++p) own[p] = {int32_t(p), int32_t(p)};
   shared(n, 256, [&](int64_t begin, int64_t end) {
-    std::vector<Pair> pairs;
-    std::vector<float> cosines((end - begin) * columns), logit(classes);
-    for (int64_t i = begin; i < end; ++i) {
-      pairs.push_back({int32_t(i - begin), int32_t(i)});
-      make_unit(rows + i * width, width);
-    }
-    multiply({rows, width, width}, pairs.data(), end - begin, weight, width, cosines.data(),
-             columns);
-    for (int64_t i = begin; i < end; ++i) {
-      const float *cosine = cosines.data() + (i - begin) * columns;
-      for (int64_t k = 0, at = 0; k < classes; ++k) {
-        logit[k] = cosine[at];
-        for (; at < ends[k]; ++at) logit[k] = std::max(logit[k], cosine[at]);
+    // kPanel rows side by side, so that maxima and sums go over rows in vectors.
+    std::vector<float> columns(width * kPanel), cosines(count * kPanel);
+    for (int64_t first = begin; first < end; first += kPanel) {
+      const int64_t some = std::min(kPanel, end - first);
+      for (int64_t i = 0; i < some; ++i) {
+        float *row = rows + (first + i) * width;
+        make_unit(row, width);
+        for (int64_t c = 0; c < width; ++c) columns[c * kPanel + i] = row[c];
       }
-      const int64_t best = std::max_element(logit.begin(), logit.end()) - logit.begin();
-      float sum = 0;
-      for (float value : logit) sum += std::exp((value - logit[best]) / temperature);
-      class_id[i] = uint8_t(best + 1);
-      score[i] = 1 / sum;
+      std::fill(cosines.begin(), cosines.end(), 0.0f);
+      multiply({phrases, width, width}, own.data(), count, columns.data(), width, cosines.data(),
+               kPanel);
+      int32_t best[kPanel];
+      float sure[kPanel];
+      choose(cosines.data(), ends, classes, 1 / temperature, best, sure);
+      for (int64_t i = 0; i < some; ++i)
+        class_id[first + i] = uint8_t(best[i]), score[first + i] = sure[i];
     }
   });
 }
@@ -191,6 +255,7 @@ void keep_memory() {
 #if defined(__GLIBC__)
   mallopt(M_MMAP_THRESHOLD, 32 << 20);
   mallopt(M_TRIM_THRESHOLD, 512 << 20);
+  mallopt(M_ARENA_MAX, 1);  // what one thread frees another one takes
 #endif
 }
 }

@@ -13,20 +13,8 @@
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
 constexpr auto kPatience = std::chrono::microseconds(200);
 constexpr unsigned kMost = 8;
-
-// Waits until done() holds; false when patience ran out.
-template <typename Done>
-bool spin(const Done &done) {
-  const auto until = Clock::now() + kPatience;
-  do {
-    for (int i = 0; i < 64; ++i)
-      if (done()) return true;
-  } while (Clock::now() < until);
-  return false;
-}
 
 class Team {
  public:
@@ -38,7 +26,6 @@ class Team {
     {
       std::lock_guard<std::mutex> hold(state_);
       ended_ = true;
-      ++round_;
     }
     wake_.notify_all();
     for (auto &other : others_) other.join();
@@ -50,44 +37,54 @@ class Team {
       return;
     }
     std::lock_guard<std::mutex> one_at_a_time(turn_);
+    part_ = &part, parts_ = parts, unfinished_ = parts;
     {
       std::lock_guard<std::mutex> hold(state_);
-      part_ = &part, parts_ = parts, next_ = 0, busy_ = int(size) - 1;
-      ++round_;
+      open_ = uint64_t(++round_) << 32 | uint64_t(parts);
     }
     wake_.notify_all();
     take();
-    while (!spin([this] { return busy_ == 0; })) std::this_thread::yield();
+    // For parts that others began, not for the others: one that was taken off its core in the
+    // meantime holds nobody up.
+    while (!spin(kPatience, [this] { return unfinished_ == 0; })) std::this_thread::yield();
   }
 
   const unsigned size;
 
  private:
+  // A part is taken by counting down what is left. As long as something is, the round goes on, so
+  // part_ and parts_ are the round's own if the count had not changed by the time it is lowered.
   void take() {
-    for (int64_t i = next_++; i < parts_; i = next_++) (*part_)(i);
-  }
-
-  void serve() {
-    for (uint64_t seen = 0;; ++seen) {
-      if (!spin([&] { return round_ != seen; })) {
-        std::unique_lock<std::mutex> hold(state_);
-        wake_.wait(hold, [&] { return round_ != seen; });
-      }
-      if (ended_) return;
-      take();
-      --busy_;
+    for (uint64_t open = open_; left(open); open = open_) {
+      const std::function<void(int64_t)> *part = part_;
+      const int64_t index = parts_ - left(open);
+      if (!open_.compare_exchange_strong(open, open - 1)) continue;
+      (*part)(index);
+      --unfinished_;
     }
   }
 
+  void serve() {
+    const auto called = [this] { return left(open_) || ended_; };
+    while (!ended_) {
+      if (!spin(kPatience, called)) {
+        std::unique_lock<std::mutex> hold(state_);
+        wake_.wait(hold, called);
+      }
+      take();
+    }
+  }
+
+  static int64_t left(uint64_t open) { return uint32_t(open); }
+
   std::mutex turn_, state_;
   std::condition_variable wake_;
-  const std::function<void(int64_t)> *part_ = nullptr;
-  int64_t parts_ = 0;
-  std::vector<std::thread> others_;
+  std::atomic<const std::function<void(int64_t)> *> part_{nullptr};
+  std::atomic<int64_t> parts_{0}, unfinished_{0};
+  std::atomic<uint64_t> open_{0};  // round and how many parts nobody has taken yet, 32 bits each
+  uint32_t round_ = 0;
   std::atomic<bool> ended_{false};
-  std::atomic<int> busy_{0};
-  std::atomic<int64_t> next_{0};
-  std::atomic<uint64_t> round_{0};
+  std::vector<std::thread> others_;
 };
 
 std::atomic<unsigned> wanted{std::min(std::max(std::thread::hardware_concurrency(), 1u), kMost)};

@@ -5,8 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace {
+#include "shared.h"
 
+namespace {
 
 struct Item {
   uint64_t key;
@@ -63,6 +64,34 @@ std::vector<Item> sorted(const int32_t *coords, int64_t n) {
 int64_t packed(const int32_t *c) {
   constexpr int64_t kMiddle = 1 << 20;
   return (c[0] + kMiddle) << 42 | (c[1] + kMiddle) << 21 | (c[2] + kMiddle);
+}
+
+// Neighbours of one (x, y) column lie side by side, and as i grows every column's place only moves
+// forward; each pair is entered both ways.
+void find_neighbours(const int32_t *coords, int64_t n, int64_t kernel, int32_t *table) {
+  const int64_t reach = kernel / 2, offsets = kernel * kernel * kernel, half = offsets / 2;
+  const int64_t columns = kernel * kernel / 2 + 1;
+  std::vector<int64_t> keys(n), delta(columns), place(columns);
+  for (int64_t i = 0; i < n; ++i) keys[i] = packed(coords + 3 * i);
+  for (int64_t c = 0; c < columns; ++c) {
+    const int64_t column = columns - 1 + c;  // the voxel's own first, then those beyond
+    delta[c] = ((column / kernel - reach) << 42) + ((column % kernel - reach) << 21) - reach;
+  }
+  std::fill_n(table, n * offsets, int32_t(n));
+  for (int64_t i = 0; i < n; ++i) {
+    table[i * offsets + half] = int32_t(i);
+    for (int64_t c = 0; c < columns; ++c) {
+      const int64_t lowest = keys[i] + delta[c], first = (columns - 1 + c) * kernel;
+      int64_t &at = place[c];
+      while (at < n && keys[at] < lowest) ++at;
+      for (int64_t j = at; j < n && keys[j] < lowest + kernel; ++j) {
+        const int64_t k = first + keys[j] - lowest;
+        if (k <= half) continue;
+        table[i * offsets + k] = int32_t(j);
+        table[j * offsets + offsets - 1 - k] = int32_t(i);
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -125,31 +154,9 @@ int64_t stride(const int32_t *coords, int64_t n, int32_t *coarse, int32_t *down,
   return count;
 }
 
-// coords (n, 3), sorted; table (n, kernel^3). Neighbours of one (x, y) column lie side by side,
-// and as i grows every column's place only moves forward; each pair is entered both ways.
-void neighbours(const int32_t *coords, int64_t n, int64_t kernel, int32_t *table) {
-  const int64_t reach = kernel / 2, offsets = kernel * kernel * kernel, half = offsets / 2;
-  const int64_t columns = kernel * kernel / 2 + 1;
-  std::vector<int64_t> keys(n), delta(columns), place(columns);
-  for (int64_t i = 0; i < n; ++i) keys[i] = packed(coords + 3 * i);
-  for (int64_t c = 0; c < columns; ++c) {
-    const int64_t column = columns - 1 + c;  // the voxel's own first, then those beyond
-    delta[c] = ((column / kernel - reach) << 42) + ((column % kernel - reach) << 21) - reach;
-  }
-  std::fill_n(table, n * offsets, int32_t(n));
-  for (int64_t i = 0; i < n; ++i) {
-    table[i * offsets + half] = int32_t(i);
-    for (int64_t c = 0; c < columns; ++c) {
-      const int64_t lowest = keys[i] + delta[c], first = (columns - 1 + c) * kernel;
-      int64_t &at = place[c];
-      while (at < n && keys[at] < lowest) ++at;
-      for (int64_t j = at; j < n && keys[j] < lowest + kernel; ++j) {
-        const int64_t k = first + keys[j] - lowest;
-        if (k <= half) continue;
-        table[i * offsets + k] = int32_t(j);
-        table[j * offsets + offsets - 1 - k] = int32_t(i);
-      }
-    }
-  }
+// Of each level: coords (n, 3), sorted, and table (n, kernel^3).
+void neighbours(const int32_t *const *coords, const int64_t *counts, int64_t levels,
+                int64_t kernel, int32_t *const *tables) {
+  run_parts(levels, [&](int64_t i) { find_neighbours(coords[i], counts[i], kernel, tables[i]); });
 }
 }

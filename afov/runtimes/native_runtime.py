@@ -46,13 +46,26 @@ class NativeRuntime:
 
 
 class Pairs:
-    """Pairs of rows that exist, (to, from), by block of output rows and then by offset."""
+    """Pairs of rows that exist, (to, from), by block of output rows and then by offset.
 
-    def __init__(self, table: np.ndarray, missing: int) -> None:
-        self.rows, self.offsets = table.shape
-        self.pairs = np.empty((table.size, 2), np.int32)
-        self.starts = np.empty((-(-self.rows // BLOCK), self.offsets + 1), np.int64)
-        call("pairs_of", table, *table.shape, missing, BLOCK, self.pairs, self.starts)
+    Args:
+        table: (V, K) int32, `missing` where there is none; or `KernelMaps.up`, (V,).
+    """
+
+    def __init__(self, table: np.ndarray, missing: int = -1) -> None:
+        self.rows, self.offsets = table.shape if table.ndim == 2 else (len(table), 8)
+        # Few rows in smaller blocks, or threads would wait for the last one.
+        self.block = min(max(self.rows // 16, 32), BLOCK)
+        blocks = -(-self.rows // self.block)
+        self.pairs = np.empty((self.rows * self.offsets, 2), np.int32)
+        self.starts = np.empty((blocks, self.offsets + 1), np.int64)
+        self.reach = np.empty((blocks, 2), np.int32)  # first and last row that a block reads
+        arrays = self.pairs, self.starts, self.reach
+        if table.ndim == 2:
+            call("pairs_of", table, *table.shape, missing, self.block, *arrays)
+        else:
+            call("pairs_of_parents", table, len(table), self.block, *arrays)
+        self.where = (*(array.ctypes.data for array in arrays), self.offsets)
 
 
 class Layers(Generic[Half]):
@@ -64,11 +77,16 @@ class Layers(Generic[Half]):
         small = maps.stem is maps.subm[0]
         self.stem = self.levels[0] if small else Pairs(maps.stem, counts[0])
         self.children = [Pairs(t, n) for t, n in zip(maps.down, counts, strict=False)]
-        self.parents = [Pairs(by_child(t), -1) for t in maps.up]
-        self.same = {n: Pairs(np.arange(n, dtype=np.int32)[:, None], -1) for n in counts}
+        self.parents = [Pairs(t) for t in maps.up]
+        self.same = {n: Pairs(np.arange(n, dtype=np.int32)[:, None]) for n in counts}
 
     def layer(
-        self, x: tuple[Half, ...], name: str, pairs: Pairs, plus: Half | None, relu: bool
+        self,
+        x: tuple[Half, ...],
+        name: str,
+        pairs: Pairs,
+        plus: tuple[Half, ...] | None,
+        relu: bool,
     ) -> Half:
         """relu(bias + plus + a product per offset)."""
         raise NotImplementedError
@@ -77,7 +95,7 @@ class Layers(Generic[Half]):
         self, x: tuple[Half, ...], name: str, level: int, plus: tuple[Half, ...] | None = None
     ) -> tuple[Half, ...]:
         pairs = self.stem if level < 0 else self.levels[level]
-        return (self.layer(x, name, pairs, plus[0] if plus else None, True),)
+        return (self.layer(x, name, pairs, plus, True),)
 
     def down(self, x: tuple[Half, ...], name: str, level: int) -> tuple[Half, ...]:
         return (self.layer(x, name, self.children[level], None, True),)
@@ -110,7 +128,7 @@ class _Floats(Layers[np.ndarray]):
         x: tuple[np.ndarray, ...],
         name: str,
         pairs: Pairs,
-        plus: np.ndarray | None,
+        plus: tuple[np.ndarray, ...] | None,
         relu: bool,
     ) -> np.ndarray:
         weight, bias, channels = self.weights[name]
@@ -118,8 +136,8 @@ class _Floats(Layers[np.ndarray]):
         halves = [(h, h.strides[0] // 4, h.shape[1]) for h in x] + [(None, 0, 0)]
         call(
             "sparse_layer", *halves[0], *halves[1],
-            pairs.pairs, pairs.starts, pairs.offsets, BLOCK,
-            weight, bias, plus, int(relu), out, *out.shape,
+            pairs.pairs, pairs.starts, pairs.offsets, pairs.block,
+            weight, bias, plus[0] if plus else None, int(relu), out, *out.shape,
         )  # fmt: skip
         return out[:, :channels]
 
@@ -129,10 +147,3 @@ def _folded(model: ModelFolder, name: str) -> tuple[np.ndarray, np.ndarray, int]
     weight, bias = model.weights[f"{name}.weight"], model.weights[f"{name}.bias"]
     weight = weight.reshape(-1, *weight.shape[-2:])
     return panels(weight), np.pad(bias, (0, -len(bias) % LANES)), len(bias)
-
-
-def by_child(up: np.ndarray) -> np.ndarray:
-    """(V, 8) int32: the parent, in the column of the child that a voxel is; -1 elsewhere."""
-    table = np.full((len(up), 8), -1, np.int32)
-    table[np.arange(len(up)), up % 8] = up // 8
-    return table

@@ -15,6 +15,7 @@ from afov.cameras import Camera
 from afov.errors import InputError
 from afov.frames import CameraImage, Frame
 from afov.images import decode_compressed, decode_raw
+from afov.native import call, library
 
 _Decoding = tuple[str, Future[CameraImage]]  # and whose image it is
 AHEAD = 2  # frames that are decoded while one is used
@@ -58,6 +59,8 @@ def decoded(found: Iterator[tuple[Frame, list[Encoded]]], skipped: Counter[str])
     """
     waiting: deque[tuple[Frame, list[_Decoding]]] = deque()
     damage: InputError | None = None
+    if library() is not None:
+        call("keep_memory")  # or each image would come in fresh pages
     pool = ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), THREADS), "decode")
     try:
         while True:

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from afov.kernel_maps import kernel_maps
 from afov.native import LANES, PANEL, call, library
-from afov.runtimes.native_runtime import BLOCK, Pairs, by_child
+from afov.runtimes.native_runtime import Pairs
 from afov.voxels import pack
 
 # The coarsest voxel: a sweep's place in the batch is a multiple of it, so that floor(c / 2) stays
@@ -82,7 +82,7 @@ def rows(features: torch.Tensor, coords: torch.Tensor, stem: int) -> Rows:
         pairs = Pairs(maps.stem, len(maps.stem))
         found[f"stem{stem}"] = Map(pairs, pairs, True)
     for level, (down, up) in enumerate(zip(maps.down, maps.up, strict=True)):
-        found[f"down{level}"] = Map(Pairs(down, len(up)), Pairs(by_child(up), -1), False)
+        found[f"down{level}"] = Map(Pairs(down, len(up)), Pairs(up), False)
     return Rows(features, found)
 
 
@@ -171,7 +171,7 @@ def _layer(
     out = torch.empty(pairs.rows, cout)
     call(
         "sparse_layer", x.numpy(), *x.shape[1:], cin, None, 0, 0,
-        pairs.pairs, pairs.starts, pairs.offsets, BLOCK,
+        pairs.pairs, pairs.starts, pairs.offsets, pairs.block,
         panels.numpy(), np.zeros(cout, np.float32), None, 0, out.numpy(), *out.shape,
     )  # fmt: skip
     return out

@@ -50,7 +50,7 @@ def test_a_real_sweep_goes_through(shared, model_folder):
     assert np.allclose(np.linalg.norm(labels.embedding, axis=1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("runtime", ["native", "native16", "torch", "onnxruntime"])
+@pytest.mark.parametrize("runtime", ["native", "native16", "native8", "torch", "onnxruntime"])
 def test_clouds_without_a_single_good_point_are_unlabelled(model_folder, runtime):
     student = Student.open(model_folder, runtime)
     fields = ("x", "y", "z", "intensity")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -83,13 +84,15 @@ def test_a_whole_sweep_on_all_cores(model):
 @pytest.mark.skipif(not native.integers(), reason="no AVX2")
 @settings(max_examples=30, deadline=None)
 @given(coords=coordinates)
-def test_integers_are_near(model, coords):
-    assert difference(model, coords, IntegerRuntime) < 2e-3
+@pytest.mark.parametrize(("bits", "near"), [(16, 2e-3), (8, 0.15)])
+def test_integers_are_near(model, coords, bits, near):
+    assert difference(model, coords, partial(IntegerRuntime, bits=bits)) < near
 
 
 @pytest.mark.skipif(not native.integers(), reason="no AVX2")
 @pytest.mark.parametrize("size", [0.0, 1e-10, 1e4])
-def test_integers_hold_their_sums(model, size):
+@pytest.mark.parametrize("bits", [16, 8])
+def test_integers_hold_their_sums(model, size, bits):
     """Weights and features at their worst: all of one sign, all of one size."""
     loud = copy.copy(model)
     loud.weights = {k: np.full_like(v, 1 / np.prod(v.shape[:-1])) for k, v in model.weights.items()}
@@ -97,7 +100,26 @@ def test_integers_hold_their_sums(model, size):
     features = np.full((len(coords), 3), size, np.float32)
     maps = kernel_maps(coords.astype(np.int32), loud.shape.stem)
     expected = TorchRuntime(loud).run(features, maps)
-    np.testing.assert_allclose(IntegerRuntime(loud).run(features, maps), expected, rtol=2e-3)
+    got = IntegerRuntime(loud, bits).run(features, maps)
+    np.testing.assert_allclose(got, expected, rtol={16: 2e-3, 8: 3e-2}[bits])
+
+
+@pytest.mark.skipif(not native.integers(), reason="no AVX2")
+@pytest.mark.parametrize("bits", [16, 8])
+def test_any_number_of_threads_gives_the_same(model, bits):
+    """More threads than cores: they are taken away in the midst of blocks that others need."""
+    coords = np.unique(np.random.default_rng(3).integers(-9, 9, (6000, 3)), axis=0)
+    maps = kernel_maps(coords.astype(np.int32), model.shape.stem)
+    features = np.random.default_rng(4).normal(size=(len(coords), 3)).astype(np.float32)
+    runtime = IntegerRuntime(model, bits)
+    try:
+        native.call("use_threads", 1)
+        expected = runtime.run(features, maps)
+        native.call("use_threads", 8)
+        for _ in range(40):
+            np.testing.assert_array_equal(runtime.run(features, maps), expected)
+    finally:
+        native.call("use_threads", os.cpu_count())
 
 
 def test_threads_and_forked_children_may_share_it(model):
@@ -117,7 +139,7 @@ def test_threads_and_forked_children_may_share_it(model):
 
 
 def test_without_the_library_auto_takes_another():
-    assert runtimes.preferred() == ("native16" if native.integers() else "native")
+    assert runtimes.preferred() == ("native8" if native.integers() else "native")
     with mock.patch.object(runtimes, "integers", lambda: False):
         assert runtimes.preferred() == "native"
     with mock.patch.object(runtimes, "library", lambda: None):
