@@ -67,21 +67,26 @@ def embedded_points(sweep: Sweep, labels: Labels) -> np.ndarray:
 
 
 def similar_points(
-    sweep: Sweep, labels: Labels, phrase: np.ndarray, threshold: float
+    sweep: Sweep, labels: Labels, phrase: np.ndarray, rivals: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, float]:
     """The points that a phrase means, and the highest cosine of any point.
 
     Args:
-        phrase: (E,) float32, a unit vector in CLIP space.
+        phrase: (E,) float32, a unit vector in CLIP space. rivals: (R, E), other phrases.
 
     Returns:
-        (M,) with x y z and `similarity`, the cosine, where it is at least `threshold`.
+        (M,) with x y z, `similarity`, the cosine, where it is at least `threshold`, and `margin`,
+        how much it exceeds the best rival's: above 0 nothing else says better what this is.
     """
-    cosine = at_points(labels.voxel_embedding @ phrase, labels.inverse)
+    cosine = labels.voxel_embedding @ phrase
+    margin = cosine - (labels.voxel_embedding @ rivals.T).max(1, initial=-1.0)
     known = labels.inverse >= 0
+    points = _placed(sweep, np.dtype([(n, "<f4") for n in (*"xyz", "similarity", "margin")]))
+    points["similarity"], points["margin"] = (
+        at_points(row, labels.inverse) for row in (cosine, margin)
+    )
+    cosine = points["similarity"]
     chosen = known & (cosine >= threshold)
-    points = _placed(sweep, np.dtype([(n, "<f4") for n in (*"xyz", "similarity")]))
-    points["similarity"] = cosine
     return points[chosen], float(cosine[known].max(initial=-1.0))
 
 

@@ -43,6 +43,11 @@ class TextBank:
         starts = np.append(0, self._ends[:-1])
         return np.maximum.reduceat(embeddings @ self._labelled.T, starts, axis=1)
 
+    def rivals(self, phrase: str) -> np.ndarray:
+        """(R, E) float32: the phrases of all classes but those that are called so themselves."""
+        other = [phrase not in c.phrases for c in self.vocabulary.classes for _ in c.phrases]
+        return self.embeddings[np.array(other, bool)]
+
     def probabilities(self, embeddings: np.ndarray, temperature: float) -> np.ndarray:
         """(N, E) unit rows to (N, K + 1) float32: softmax over the classes; column 0 is zero."""
         logits = self.class_scores(embeddings) / temperature

@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -60,6 +60,17 @@ class Vocabulary:
     def labelled(self) -> tuple[Category, ...]:
         """The classes that label points; the one with id i is `labelled[i - 1]`."""
         return tuple(c for c in self.classes if not c.absorber)
+
+    @cached_property
+    def widened(self) -> Vocabulary:
+        """The same phrases, where absorbers that are things (a stroller, debris) are classes, too.
+
+        No beam ever meets the sky; it does meet a stroller, though that is none of the classes.
+        """
+        return replace(
+            self,
+            classes=tuple(replace(c, absorber=c.absorber and not c.thing) for c in self.classes),
+        )
 
     @cached_property
     def phrases(self) -> tuple[str, ...]:

@@ -50,8 +50,9 @@ class Requests:
             if not np.isfinite(request.threshold):
                 raise InputError(f"threshold {request.threshold}, expected a cosine of -1 to 1")
             row = vocabulary.phrase(request.phrase)
+            rivals = moment.language.student.text_bank.rivals(request.phrase)
             points, response.highest = similar_points(
-                moment.sweep, moment.labels, row, request.threshold
+                moment.sweep, moment.labels, row, rivals, request.threshold
             )
             response.cloud = cloud_message(points, moment.message.header)
             node.outputs.send("~/query_points", response.cloud)

@@ -143,6 +143,9 @@ class DistillConfig(TrainingConfig):
     output per class, as published."""
     tmp: float = 0.0
     """Weight of TMP's own losses beside, which keep the CLIP space alive (open head)."""
+    absorbed: bool = False
+    """Things that the vocabulary absorbs (a stroller, debris) are learnt as classes of their own:
+    they label nothing still, but can be asked for (open head)."""
     class_weight: Literal["none", "sqrt"] = "sqrt"
     """"sqrt": cross-entropy weighted by 1 / sqrt(class share), so that rare classes survive."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import lightning
@@ -112,6 +113,9 @@ def distill(
     config = config.for_sweeps(len(files))
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     vocabulary = text_bank.vocabulary
+    if config.absorbed and config.head == "open":
+        vocabulary = vocabulary.widened
+        text_bank = replace(text_bank, vocabulary=vocabulary)
     weights = (
         class_weights(files, vocabulary)
         if config.class_weight == "sqrt"

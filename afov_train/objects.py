@@ -60,7 +60,7 @@ def pieces(xyz: np.ndarray) -> np.ndarray:
 
 
 def ground_classes(files: Sequence[Path], vocabulary: Vocabulary) -> np.ndarray:
-    """(K + 1,) bool: the classes whose labels in a recording lie on the ground."""
+    """(K + 1,) bool: the classes whose labels in a recording lie on the ground; never things."""
     count = np.zeros((2, len(vocabulary.labelled) + 1), np.int64)
     for file in files:
         taught = TaughtSweep.load(file)
@@ -68,7 +68,7 @@ def ground_classes(files: Sequence[Path], vocabulary: Vocabulary) -> np.ndarray:
         above = above_ground(taught.sweep.xyz) > LIFT
         count += [np.bincount(class_id[part], minlength=count.shape[1]) for part in (~above, above)]
     ground = (count.sum(0) > 0) & (count[1] < GROUND * count.sum(0))
-    ground[0] = False
+    ground &= [False, *(not c.thing for c in vocabulary.labelled)]
     return ground
 
 

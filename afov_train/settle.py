@@ -51,7 +51,11 @@ def settle(
 def settle_all(
     files: Sequence[Path], config: TeachConfig, vocabulary: Vocabulary, folder: Path
 ) -> list[Path]:
-    """The taught sweeps of one recording, settled together, each in a file of the same name."""
+    """The taught sweeps of one recording, settled together, each in a file of the same name.
+
+    Absorbers that are things vote as classes do: otherwise debris would become the road it lies on.
+    """
+    vocabulary = vocabulary.widened
     folder.mkdir(parents=True, exist_ok=True)
     least = least_scores(files, config.keep, vocabulary)
     ground = ground_classes(files, vocabulary) if config.objects else None

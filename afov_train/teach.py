@@ -24,7 +24,7 @@ from afov_train.taught import NO_PHRASE, UNKNOWN_POSE, TaughtSweep, class_of_phr
 from afov_train.teachers.segments import Segments, Teacher
 
 NONE = -1  # no segment
-FORM = 3  # of the files: older ones are taught anew
+FORM = 4  # of the files: older ones are taught anew
 
 
 def segment_maps(segments: Sequence[Segments], min_score: float) -> list[np.ndarray]:

@@ -22,7 +22,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,6 +47,7 @@ from afov.panoptic_quality import (  # noqa: E402
 )  # fmt: skip
 from afov.splits import Split  # noqa: E402
 from afov.student import Student  # noqa: E402
+from afov_train.clusters import dbscan  # noqa: E402
 from afov_train.export import export_student  # noqa: E402
 from afov_train.panoptic.config import DecoderConfig, LossConfig, PanopticConfig  # noqa: E402
 from afov_train.panoptic.export import panoptic_files  # noqa: E402
@@ -56,6 +57,8 @@ from afov_train.panoptic.training import build_panoptic, train_panoptic  # noqa:
 
 PLAIN = LossConfig(object=0.0, voxel=0.0)
 ALONE = DecoderConfig(fusion=False)
+GAP = 1.0  # metres
+Segments = tuple[np.ndarray, np.ndarray]  # class and instance of each point
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,14 @@ class Row:
 
     Attributes:
         labels: of the split's base classes, or of all classes: `truth` or `pseudo`.
-        cameras: at the test; False adds a row.
+        cameras: at the test; False adds a row. clusters: whether what comes out without the
+            decoder adds one: each voxel's own class, a thing for every density cluster.
     """
 
     config: PanopticConfig = field(default_factory=PanopticConfig)
     labels: str = "base"
     cameras: tuple[bool, ...] = (True,)
+    clusters: bool = False
 
 
 # The paper's rows, each with all that stands above it; then what stands beside them.
@@ -78,9 +83,9 @@ ROWS = {
     "+ fusion": Row(PanopticConfig(head="ensemble", losses=PLAIN)),
     "+ single head": Row(PanopticConfig(losses=PLAIN)),
     "+ object loss": Row(PanopticConfig(losses=replace(PLAIN, object=LossConfig.object))),
-    "+ voxel loss": Row(cameras=(True, False)),
+    "+ voxel loss": Row(cameras=(True, False), clusters=True),
     "+ voxel loss, without dropout": Row(PanopticConfig(drop=0.0), cameras=(True, False)),
-    "full supervision": Row(labels="truth", cameras=(True, False)),
+    "full supervision": Row(labels="truth", cameras=(True, False), clusters=True),
     "without annotation": Row(labels="pseudo", cameras=(True, False)),
     "single head + voxel loss alone": Row(PanopticConfig(losses=LossConfig(object=0.0))),
     "both losses at a third": Row(PanopticConfig(losses=LossConfig(object=0.33, voxel=0.033))),
@@ -116,16 +121,39 @@ def judge(drives: Drives, name: str, split: Split, seed: int, steps: int) -> Non
     student = trained(
         drives, row, split, replace(row.config, seed=seed, steps=steps, batch=1), frames[0], folder
     )
+    tests: dict[str, Callable[[Frame], Segments]] = {}
+    if row.clusters:
+        tests[f"{name}, clusters for the decoder"] = lambda frame: clusters(student, frame)
     for cameras in row.cameras:
+        shown = name if cameras else f"{name}, cameras off at the test"
+        tests[shown] = lambda frame, cameras=cameras: masks(student, frame, cameras)
+    for shown, segments in tests.items():
         quality = no_sweeps(len(drives.vocabulary.labelled))
         for frame in frames:
-            labels = student.label(frame.sweep, frame.images if cameras else ())
-            assert frame.truth is not None and labels.instance_id is not None
-            quality += compared(frame.truth, labels.class_id, labels.instance_id, drives)
-        shown = name if cameras else f"{name}, cameras off at the test"
+            assert frame.truth is not None
+            quality += compared(frame.truth, *segments(frame), drives)
         # What knows all classes is the same for every split.
         for one in (split,) if row.labels == "base" else drives.splits:
             record(drives, shown, one, seed, quality)
+
+
+def masks(student: Student, frame: Frame, cameras: bool) -> Segments:
+    """What the decoder's masks say of each point."""
+    labels = student.label(frame.sweep, frame.images if cameras else ())
+    assert labels.instance_id is not None
+    return labels.class_id, labels.instance_id
+
+
+def clusters(student: Student, frame: Frame) -> Segments:
+    """The voxels' own classes, a thing's points apart where a metre lies between them."""
+    class_id = replace(student, panoptic=None).label(frame.sweep).class_id
+    instance_id = np.zeros(len(class_id), np.uint16)
+    thing = np.array([False, *(c.thing for c in student.vocabulary.labelled)])
+    for one in np.unique(class_id[thing[class_id]]):
+        points = np.flatnonzero(class_id == one)
+        found = dbscan(frame.sweep.xyz[points], GAP)
+        instance_id[points] = instance_id.max() + 1 + found
+    return class_id, instance_id
 
 
 def trained(
@@ -204,8 +232,8 @@ def table(found: dict[tuple[str, str, int], list[float]]) -> str:
         "|---" * (len(shown) + 2) + "|",
     ]
     places = [GROUPS.index(g) * len(FIGURES) + FIGURES.index(f) for f, g in shown]
-    blind = [f"{name}, cameras off at the test" for name in ROWS]
-    order = [name for pair in zip(ROWS, blind, strict=True) for name in pair]
+    what = ("", ", clusters for the decoder", ", cameras off at the test")
+    order = [name + more for name in ROWS for more in what]
     names = dict.fromkeys(name for name, _, _ in found)
     for row in sorted(names, key=lambda name: order.index(name) if name in order else len(order)):
         figures = np.array([f for (name, _, _), f in found.items() if name == row])[:, places]

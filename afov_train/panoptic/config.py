@@ -22,9 +22,11 @@ class DecoderConfig:
     width: int = 64
     """Of queries and voxel features."""
     layers: int = 3
-    queries: int = 48
-    """Learned queries, which the Hungarian assignment gives to objects; each base stuff class has
-    one of its own besides."""
+    proposals: int = 40
+    """Queries that begin at a voxel each, where the middle of a thing is likeliest."""
+    queries: int = 16
+    """Learned queries, as P3Former's; the Hungarian assignment gives both kinds to objects, and
+    each base stuff class has one of its own besides."""
     heads: int = 4
     feedforward: int = 256
     fusion: bool = True
@@ -42,13 +44,15 @@ PAPER = DecoderConfig(width=256, layers=6, queries=128, heads=8, feedforward=204
 class LossConfig:
     """Weights of the losses; 0 leaves one out."""
 
-    classes: float = 1.0
+    classes: float = 2.0
     """Focal loss of the queries' classes (2401.02402, L_cls)."""
     mask: float = 1.0
     """Focal and dice loss of the matched masks, 1 : 2 (L_mask)."""
     position: float = 0.2
     """Dice loss of the positional branch alone (P3Former)."""
-    auxiliary: float = 1.0
+    centre: float = 0.1
+    """Focal loss of which voxel is in the middle of a thing."""
+    auxiliary: float = 3.0
     """Cross-entropy + Lovász of the voxels' own embeddings (P3Former)."""
     object: float = 1.0
     """Object-level distillation (L_O)."""

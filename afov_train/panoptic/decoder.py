@@ -9,14 +9,32 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad, softplus
 
 from afov_train.network.unet import UNet
 from afov_train.panoptic.config import DecoderConfig
 
 METRES = 50.0  # brings x, y and rho to the order of 1
 HEIGHT = 3.0  # and z
-PROBABILITY = 0.01  # of a class whose text is orthogonal to a query, at the start
+PROBABILITY = 0.1  # of a class whose text is orthogonal to a query, at the start
+CANDIDATES = 256  # voxels that may be the centre of a thing
+APART = 1.0  # metres between two proposals
+REACH = 1.5  # metres from a proposal at which its mask has lost half a logit, at the start
+
+
+class Voxels(NamedTuple):
+    """What queries look at.
+
+    Attributes:
+        features: (V, D), what LiDAR and cameras say. places: (V, D), where.
+        xyz: (V, 3), metres, LiDAR frame.
+        centre: (V,) logits, whether a voxel is the middle one of a thing.
+    """
+
+    features: torch.Tensor
+    places: torch.Tensor
+    xyz: torch.Tensor
+    centre: torch.Tensor
 
 
 class Prediction(NamedTuple):
@@ -45,6 +63,31 @@ def allowed(mask: torch.Tensor) -> torch.Tensor:
     """(Q, V) logits to bool: inside the binarised mask; everywhere where a mask is empty."""
     inside = mask > 0
     return inside | ~inside.any(1, keepdim=True)
+
+
+def square_distances(xyz: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """(A, 3) and (B, 3), metres, to (A, B), square metres in the plane."""
+    return (xyz[:, None, :2] - others[:, :2]).square().sum(2)
+
+
+@torch.no_grad()
+def proposals(centre: torch.Tensor, xyz: torch.Tensor, count: int) -> torch.Tensor:
+    """(count,) int64: the voxels likeliest to be the middle of a thing, in their own order.
+
+    One within a metre of a likelier one comes after all others (CenterPoint, 2006.11275, keeps the
+    maxima of its map alike). Where there are too few voxels the last one stands in.
+
+    Args:
+        centre: (V,) logits. xyz: (V, 3), metres.
+    """
+    candidate = pad(centre, (0, CANDIDATES), value=-1e9).topk(CANDIDATES).indices
+    candidate = candidate.clamp(max=len(centre) - 1)
+    near = square_distances(xyz[candidate], xyz[candidate]) < APART**2
+    rank = torch.arange(CANDIDATES, device=xyz.device)
+    beaten = (near & (rank < rank[:, None])).any(1)
+    first = (rank + CANDIDATES * beaten).topk(count, largest=False).indices
+    # Not by rank: two that are all but alike would come either way round in another runtime.
+    return candidate[first].sort().values
 
 
 class Layer(nn.Module):
@@ -76,9 +119,11 @@ class Layer(nn.Module):
 class Decoder(nn.Module):
     """Masks and classes of one sweep.
 
+    The queries: `config.proposals` that begin at a voxel each, `config.queries` learned ones, and
+    one for each base stuff class.
+
     Args:
-        embedding: width of the CLIP space. stuff: base stuff classes, each with a query of its
-            own; theirs are the last rows.
+        embedding: width of the CLIP space. stuff: base stuff classes; theirs are the last rows.
         temperature: divides cosines at the start; scale and bias are learned on.
     """
 
@@ -95,6 +140,12 @@ class Decoder(nn.Module):
         )  # fmt: skip
         self.cartesian = nn.Sequential(nn.Linear(3, width), nn.LayerNorm(width))
         self.polar = nn.Sequential(nn.Linear(4, width), nn.LayerNorm(width))
+        self.centre = perceptron(width, width, 1)
+        nn.init.constant_(self.centre[-1].bias, -3.0)  # hardly any voxel is one
+        self.begin = nn.Linear(2 * width, width)
+        self.reach = nn.Linear(width, 1)
+        nn.init.zeros_(self.reach.weight)
+        nn.init.constant_(self.reach.bias, math.log(math.expm1(1 / (2 * REACH**2))))
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.classify = perceptron(width, width, embedding)
         self.outline = perceptron(width, width, width)
@@ -105,7 +156,11 @@ class Decoder(nn.Module):
     def forward(
         self, embedding: torch.Tensor, image: torch.Tensor, xyz: torch.Tensor
     ) -> list[Prediction]:
-        """A prediction of the queries as they are learned, and one after every layer.
+        """What `decode` answers to what `voxels` makes of a sweep."""
+        return self.decode(self.voxels(embedding, image, xyz))
+
+    def voxels(self, embedding: torch.Tensor, image: torch.Tensor, xyz: torch.Tensor) -> Voxels:
+        """What queries look at.
 
         Args:
             embedding: (V, E), the sparse network's, not normalised.
@@ -113,12 +168,21 @@ class Decoder(nn.Module):
             xyz: (V, 3), metres, LiDAR frame.
         """
         features, places = self.features(embedding, image), self.places(xyz)
-        queries = self.queries
-        predictions = [self.predict(queries, features, places)]
+        centre = self.centre(features + places)[:, 0]
+        return Voxels(features, places, xyz, centre)
+
+    def decode(self, voxels: Voxels) -> list[Prediction]:
+        """A prediction of the queries as they begin, and one after every layer."""
+        features, places, xyz, centre = voxels
+        chosen = proposals(centre, xyz, self.config.proposals)
+        away = square_distances(xyz[chosen], xyz)
+        first = self.begin(torch.cat((features[chosen], places[chosen]), 1))
+        queries = torch.cat((first, self.queries))
+        predictions = [self.predict(queries, voxels, away)]
         for layer in self.layers:
             inside = allowed(predictions[-1].mask.detach())
             queries = layer(queries, features + places, inside)
-            predictions.append(self.predict(queries, features, places))
+            predictions.append(self.predict(queries, voxels, away))
         return predictions
 
     def features(self, embedding: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
@@ -140,14 +204,20 @@ class Decoder(nn.Module):
         polar = torch.stack((rho / METRES, x / far, y / far, z / HEIGHT), 1)
         return self.cartesian(cartesian) + self.polar(polar)
 
-    def predict(
-        self, queries: torch.Tensor, features: torch.Tensor, places: torch.Tensor
-    ) -> Prediction:
-        """mask = <MLP(q), feature> + <MLP'(q), place>."""
-        position = self.locate(queries) @ places.T
+    def predict(self, queries: torch.Tensor, voxels: Voxels, away: torch.Tensor) -> Prediction:
+        """mask = <MLP(q), feature> + <MLP'(q), place> - reach(q) x distance^2 to its proposal.
+
+        The last term is ours: what lies 20 m from where a query began is not the same thing.
+
+        Args:
+            away: (P, V), square metres, of the queries that began at a voxel, the first ones.
+        """
+        near = softplus(self.reach(queries[: len(away)])) * away
+        near = pad(near, (0, 0, 0, len(queries) - len(away)))
+        position = self.locate(queries) @ voxels.places.T - near
         return Prediction(
             normalize(self.classify(queries), dim=1),
-            self.outline(queries) @ features.T + position,
+            self.outline(queries) @ voxels.features.T + position,
             position,
         )
 

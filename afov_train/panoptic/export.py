@@ -13,10 +13,18 @@ from afov.errors import InputError
 from afov.frames import CameraImage, Sweep
 from afov.inputs import inputs
 from afov.model_parts import ImageTowerFiles, PanopticFiles
-from afov.panoptic import PanopticHead
+from afov.panoptic import PanopticHead, sigmoid
 from afov.voxels import VoxelGrid
 from afov_train.onnx_graph import FLOAT, Graph
-from afov_train.panoptic.decoder import HEIGHT, METRES, Decoder, Layer, PanopticNetwork
+from afov_train.panoptic.decoder import (
+    APART,
+    CANDIDATES,
+    HEIGHT,
+    METRES,
+    Decoder,
+    Layer,
+    PanopticNetwork,
+)
 
 TOLERANCE = 1e-4
 
@@ -80,7 +88,10 @@ def check(
     got = head.answers(rows.numpy(), image, xyz)
     difference = max(
         float(np.abs(ours - theirs.numpy()).max() / theirs.abs().max())
-        for ours, theirs in ((got.embedding, wanted.embedding), (got.mask, wanted.mask))
+        for ours, theirs in (
+            (got.embedding, wanted.embedding),
+            (sigmoid(got.mask), wanted.mask.sigmoid()),  # logits fall without end, far away
+        )
     )
     if not difference <= TOLERANCE:
         raise InputError(
@@ -101,20 +112,24 @@ class _Graph(Graph):
     def build(self, decoder: Decoder, embedding: int) -> onnx.ModelProto:
         """Voxels lie in columns from the first layer on, so that nothing is turned round there."""
         features, places = self.features(decoder), self.places(decoder)
-        memory = self.node("Transpose", self.node("Add", features, places), perm=[1, 0])
+        memory = self.node("Add", features, places)
+        chosen = self.proposals(decoder, memory)
+        away = self.square_distances(chosen)
         both = self.node("Concat", features, places, axis=1)
-        both = self.node("Transpose", both, perm=[1, 0])
-        queries = self.constant(decoder.queries)
+        first = self.dense(decoder.begin, self.node("Gather", both, chosen, axis=0))
+        queries = self.node("Concat", first, self.constant(decoder.queries), axis=0)
+        memory, both = (self.node("Transpose", x, perm=[1, 0]) for x in (memory, both))
         for layer in decoder.layers:
             assert isinstance(layer, Layer)
-            mask = self.mask(decoder, queries, both)
+            mask = self.mask(decoder, queries, both, away)
             queries = self.layer(layer, queries, memory, mask)
+        mask = self.mask(decoder, queries, both, away)
         rows = self.sequence(decoder.classify.children(), queries)
         length = self.node("ReduceL2", rows, axes=[1], keepdims=1)
         rows = self.node("Div", rows, self.node("Max", length, self.constant(1e-12)))
         self.output(rows, "class_embedding")
-        self.output(self.mask(decoder, queries, both), "mask")
-        count = len(decoder.queries)
+        self.output(mask, "mask")
+        count = decoder.config.proposals + len(decoder.queries)
         into: dict[str, list[str | int]] = {
             "embedding": ["voxels", embedding],
             "image": ["voxels", embedding],
@@ -157,11 +172,52 @@ class _Graph(Graph):
             self.sequence(decoder.polar.children(), polar),
         )
 
-    def mask(self, decoder: Decoder, queries: str, both: str) -> str:
-        """(Q, V): what outlines a query's voxels, and what locates them, in one product."""
+    def proposals(self, decoder: Decoder, memory: str) -> str:
+        """(P,) int64, as `decoder.proposals`."""
+        count, rank = decoder.config.proposals, np.arange(CANDIDATES)
+        centre = self.sequence(decoder.centre.children(), memory)
+        centre = self.node("Reshape", centre, self.integers(-1))
+        padded = self.node("Concat", centre, self.constant(np.full(CANDIDATES, -1e9)), axis=0)
+        _, candidate = self.topk(padded, CANDIDATES, largest=1)
+        last = self.node("Sub", self.node("Shape", centre), self.integers(1))
+        candidate = self.node("Min", candidate, last)
+        away = self.square_distances(candidate, candidate)
+        near = self.node("Less", away, self.constant(APART**2))
+        beaten = self.node("And", near, self.constant(rank < rank[:, None], bool))
+        beaten = self.node("ReduceMax", self.node("Cast", beaten, to=FLOAT), axes=[1], keepdims=0)
+        later = self.node("Mul", beaten, self.constant(CANDIDATES))
+        _, first = self.topk(self.node("Add", self.constant(rank), later), count, largest=0)
+        chosen, _ = self.topk(self.node("Gather", candidate, first, axis=0), count, largest=0)
+        return chosen
+
+    def square_distances(self, these: str, others: str | None = None) -> str:
+        """(A, B): between voxels with these indices and others, or all, in the plane."""
+        ends = self.integers(0), self.integers(2), self.integers(1)
+        everywhere = xy = self.node("Slice", "xyz", *ends)
+        if others is not None:
+            everywhere = self.node("Gather", xy, others, axis=0)
+        mine = self.node("Unsqueeze", self.node("Gather", xy, these, axis=0), self.integers(1))
+        way = self.node("Sub", mine, everywhere)
+        return self.node("ReduceSumSquare", way, axes=[2], keepdims=0)
+
+    def topk(self, x: str, count: int, largest: int) -> tuple[str, str]:
+        """Values and places of the first ones, in order."""
+        values, places = (f"v{len(self.nodes)}.{i}" for i in range(2))
+        into = [x, self.integers(count)]
+        self.nodes.append(onnx.helper.make_node("TopK", into, [values, places], largest=largest))
+        return values, places
+
+    def mask(self, decoder: Decoder, queries: str, both: str, away: str) -> str:
+        """(Q, V): what outlines a query's voxels, and what locates them, in one product; less
+        where it is far from the voxel at which it began."""
         outline = self.sequence(decoder.outline.children(), queries)
         locate = self.sequence(decoder.locate.children(), queries)
-        return self.node("MatMul", self.node("Concat", outline, locate, axis=1), both)
+        mask = self.node("MatMul", self.node("Concat", outline, locate, axis=1), both)
+        first = self.integers(0), self.integers(decoder.config.proposals)
+        reach = self.dense(decoder.reach, self.node("Slice", queries, *first))
+        near = self.node("Mul", self.node("Softplus", reach), away)
+        others = self.integers(0, 0, len(decoder.queries), 0)
+        return self.node("Sub", mask, self.node("Pad", near, others))
 
     def layer(self, layer: Layer, queries: str, memory: str, mask: str) -> str:
         first, second, third = (n for n in layer.norms if isinstance(n, nn.LayerNorm))

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import normalize, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, normalize, softplus
 
 ALPHA = 0.25
-CLASS_GAMMA, MASK_GAMMA = 4.0, 2.0
+GAMMA = 2.0
 DICE = 2.0  # of the dice loss, focal loss 1
+SPREAD = 1.0  # metres around the middle of a thing
 
 
-def focal(
-    logits: torch.Tensor, targets: torch.Tensor, gamma: float = MASK_GAMMA, alpha: float = ALPHA
-) -> torch.Tensor:
+def focal(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Focal loss of a sigmoid, element by element (Lin et al. 2017, eq. 5).
 
     Args:
         targets: 0 or 1.
     """
     right = logits * (2 * targets - 1)  # the logit of the truth
-    weight = alpha * targets + (1 - alpha) * (1 - targets)
-    return weight * (-right).sigmoid() ** gamma * softplus(-right)
+    weight = ALPHA * targets + (1 - ALPHA) * (1 - targets)
+    return weight * (-right).sigmoid() ** GAMMA * softplus(-right)
 
 
 def dice(logits: torch.Tensor, masks: torch.Tensor, *, pairs: bool = False) -> torch.Tensor:
@@ -44,7 +43,7 @@ def class_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits: (Q, K). targets: (Q, K), 1 at the class of a query's object; a row of zeros where a
             query has none.
     """
-    return focal(logits, targets, CLASS_GAMMA).sum() / targets.sum().clamp(min=1)
+    return focal(logits, targets).sum() / targets.sum().clamp(min=1)
 
 
 def mask_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -65,6 +64,32 @@ def position_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         logits, masks: (M, V), of the labelled voxels alone.
     """
     return dice(logits, masks).mean() if len(logits) else logits.sum() * 0
+
+
+def centre_loss(logits: torch.Tensor, masks: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
+    """Focal loss of which voxel is in the middle of a thing, divided by the number of things.
+
+    A voxel's target falls off from 1, at that of its thing which lies nearest to the mean over all
+    of them, as a Gaussian of one metre in the plane; |t - p|^2 is the focal weight (CenterNet's
+    map, 1904.07850, with the quality focal loss, 2006.04388, eq. 6).
+
+    Args:
+        logits: (V,), of the labelled voxels alone. masks: (G, V), 0 or 1, of things.
+        xyz: (V, 3), metres.
+    """
+    target = centre_map(masks, xyz)
+    each = binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return ((target - logits.sigmoid()) ** 2 * each).sum() / max(1, len(masks))
+
+
+def centre_map(masks: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
+    """(V,): 1 in the middle of a thing, 0 outside; arguments as in `centre_loss`."""
+    if not masks.numel():
+        return xyz.new_zeros(len(xyz))
+    middle = masks @ xyz[:, :2] / masks.sum(1, keepdim=True)
+    away = torch.cdist(middle, xyz[:, :2]).square().where(masks > 0, torch.inf)
+    away = away - away.amin(1, keepdim=True)
+    return torch.exp(-away / (2 * SPREAD**2)).amax(0)
 
 
 def object_loss(embedding: torch.Tensor, mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from afov_train.panoptic.losses import CLASS_GAMMA, DICE, dice, focal
+from afov_train.panoptic.losses import DICE, dice, focal
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def class_cost(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         logits: (Q, K). classes: (G,) int64, 0..K - 1.
     """
     own = logits[:, classes]
-    yes, no = (focal(own, own.new_tensor(t), CLASS_GAMMA) for t in (1.0, 0.0))
+    yes, no = (focal(own, own.new_tensor(t)) for t in (1.0, 0.0))
     return yes - no
 
 

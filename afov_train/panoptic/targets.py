@@ -14,6 +14,8 @@ from afov.errors import InputError
 from afov.frames import Frame
 from afov.vocabulary import Vocabulary
 
+LEAST = 5  # voxels of a thing that can be learned
+
 
 @dataclass(frozen=True)
 class PanopticTarget:
@@ -122,6 +124,9 @@ class Objects(NamedTuple):
 def objects_of(class_id: torch.Tensor, instance_id: torch.Tensor, base: BaseClasses) -> Objects:
     """Labels per voxel as masks; points of a thing without an instance count as not labelled.
 
+    So do things of fewer than LEAST voxels: they are half of all, and what a query is taught by
+    two voxels drowns what it learns from the rest.
+
     Args:
         class_id, instance_id: (V,) int64; ids of base classes or 0.
     """
@@ -129,14 +134,13 @@ def objects_of(class_id: torch.Tensor, instance_id: torch.Tensor, base: BaseClas
     of_class[torch.from_numpy(base.ids)] = torch.arange(len(base.ids), device=class_id.device)
     thing = torch.zeros(256, dtype=torch.bool, device=class_id.device)
     thing[torch.from_numpy(base.ids)] = torch.from_numpy(base.thing).to(class_id.device)
-    one = thing[class_id] & (instance_id > 0)
-    key = torch.where(one, class_id * 65536 + instance_id, 0)
-    keys = key.unique()
-    keys = keys[keys > 0]
+    key = torch.where(thing[class_id] & (instance_id > 0), class_id * 65536 + instance_id, 0)
+    keys, size = key.unique(return_counts=True)
+    keys = keys[(keys > 0) & (size >= LEAST)]
     stuff = torch.from_numpy(base.ids[base.stuff]).to(class_id.device)
     return Objects(
         of_class[keys // 65536],
         (key == keys[:, None]).float(),
         (class_id == stuff[:, None]).float(),
-        one | ((class_id > 0) & ~thing[class_id]),
+        torch.isin(key, keys) | ((class_id > 0) & ~thing[class_id]),
     )

@@ -15,8 +15,9 @@ from afov_train.losses import ce_lovasz
 from afov_train.network.config import NetworkConfig
 from afov_train.network.unet import build_network
 from afov_train.panoptic.config import PanopticConfig
-from afov_train.panoptic.decoder import Decoder, PanopticNetwork, Prediction
+from afov_train.panoptic.decoder import Decoder, PanopticNetwork, Prediction, Voxels
 from afov_train.panoptic.losses import (
+    centre_loss,
     class_loss,
     mask_loss,
     object_loss,
@@ -74,13 +75,15 @@ class PanopticTraining(Stage):
             rows, objects = rows[order], objects.of_voxels(order)
             image = batch.image[rows]
             given = image * ~batch.dropped[rows, None]
-            predictions = self.network.decoder(embeddings[rows], given, batch.xyz[rows])
+            voxels = self.network.decoder.voxels(embeddings[rows], given, batch.xyz[rows])
+            predictions = self.network.decoder.decode(voxels)
+            losses.append({"centre": self.of_centres(voxels, objects) / count})
             losses += [
                 {name: value / count for name, value in self.of_layer(p, objects, image, i).items()}
                 for i, p in enumerate(predictions)
             ]
         total = embeddings.new_zeros(())
-        for name in losses[0] | losses[-1]:
+        for name in losses[0] | losses[1] | losses[-1]:
             value = torch.stack([one[name] for one in losses if name in one]).sum()
             self.log(name, value, sync_dist=True)
             total = total + getattr(self.config.losses, name) * value
@@ -121,6 +124,11 @@ class PanopticTraining(Stage):
         if self.config.losses.voxel:
             losses["voxel"] = voxel_loss(prediction.embedding, prediction.mask, image)
         return losses
+
+    def of_centres(self, voxels: Voxels, objects: Objects) -> torch.Tensor:
+        """Where things are, whichever they are."""
+        inside = slice(int(objects.labelled.sum()))
+        return centre_loss(voxels.centre[inside], objects.masks[:, inside], voxels.xyz[inside])
 
     def auxiliary(self, embeddings: torch.Tensor, class_id: torch.Tensor) -> torch.Tensor:
         """Cross-entropy + Lovász of the voxels' own embeddings over the base classes."""

@@ -7,6 +7,7 @@ import numpy as np
 from afov.frames import Sweep
 from afov.labelled import inside_box, labelled_points, similar_points
 from afov.student import Labels
+from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary, distinct_color
 
 XYZ = np.array([[1, 0, 0], [0, 2, 0], [np.nan, 0, 0], [0, 0, 3]], np.float32)
@@ -32,11 +33,22 @@ def test_a_point_of_a_semantic_model_carries_its_vocabulary_and_no_instance() ->
 
 def test_similar_points_are_those_above_the_threshold_and_never_the_unknown() -> None:
     row = np.array([0.6, 0.8], np.float32)
-    points, highest = similar_points(SWEEP, LABELS, row, 0.7)
+    rivals = np.array([[1, 0], [0, 1]], np.float32)
+    points, highest = similar_points(SWEEP, LABELS, row, rivals, 0.7)
     assert points["y"].tolist() == [2.0] and highest == 1.0
-    points, _ = similar_points(SWEEP, LABELS, row, -1.0)
+    points, _ = similar_points(SWEEP, LABELS, row, rivals, -1.0)
     assert points["z"].tolist() == [0.0, 0.0, 3.0]
     np.testing.assert_allclose(points["similarity"], [0.6, 1.0, 0.6], atol=1e-6)
+    # The first voxel is the first rival's, the second one's best rival is the second.
+    np.testing.assert_allclose(points["margin"], [-0.4, 0.2, -0.4], atol=1e-6)
+    alone, _ = similar_points(SWEEP, LABELS, row, rivals[:0], 0.7)
+    assert alone["margin"] == 2.0  # no rival: as far from all others as can be
+
+
+def test_a_phrase_has_no_rival_in_its_own_class() -> None:
+    bank = TextBank(Vocabulary.of_phrases(["car", "tree"]), np.eye(2, dtype=np.float32))
+    assert bank.rivals("car").tolist() == [[0, 1]]
+    assert bank.rivals("lorry").tolist() == [[1, 0], [0, 1]]
 
 
 def test_a_box_turns_with_its_frame() -> None:

@@ -66,6 +66,17 @@ def test_presets_hold_the_official_classes_in_order(
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+def test_widened_absorbed_things_are_classes_and_every_phrase_keeps_its_place(preset: str) -> None:
+    vocabulary = Vocabulary.load(preset)
+    wide = vocabulary.widened
+    assert wide.phrases == vocabulary.phrases
+    assert wide.names[: len(vocabulary.names)] == vocabulary.names
+    more = {c.name for c in wide.labelled} - {c.name for c in vocabulary.labelled}
+    assert "animal" in more and all(c.thing for c in wide.labelled if c.name in more)
+    assert {c.name for c in wide.classes if c.absorber} >= {"sky", "ego_vehicle"}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_rich_and_unambiguous(preset: str) -> None:
     vocabulary = Vocabulary.load(preset)
     assert len(vocabulary.phrases) >= 120

@@ -231,14 +231,15 @@ def test_a_query_returns_the_points_that_a_phrase_means(ear: Peer, open_model: P
     heard = ear.listen(_kind("PointCloud2"), "/live/query_points")
     row = TextTower.open(open_model).embed(["traffic cone"])[0]
     labels = Student.open(open_model).label(SWEEP)
-    everything, highest = similar_points(SWEEP, labels, row, -1.0)
+    bank = Student.open(open_model).text_bank
+    everything, highest = similar_points(SWEEP, labels, row, bank.rivals("traffic cone"), -1.0)
     limit = float(np.median(everything["similarity"]))
     next_cloud(ear)
     request = Query.Request(phrase="traffic cone", threshold=limit)
     answer = ear.call(Query, "/live/query", request)
     assert answer.success and answer.highest == pytest.approx(highest, abs=1e-3)
     points = read_points(answer.cloud)
-    assert points.dtype.names == ("x", "y", "z", "similarity")
+    assert points.dtype.names == ("x", "y", "z", "similarity", "margin")
     assert abs(len(points) - len(everything) / 2) <= 2
     assert (points["similarity"] >= np.float32(limit)).all()
     assert answer.cloud.header.frame_id == "lidar" and answer.cloud.header.stamp.sec >= 100

@@ -187,7 +187,7 @@ def test_filtered_embedded_and_queried_points(read: Reader) -> None:
     vectors = columns(read["embedding"])["embedding"]
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
     queried = columns(read["query_points"])
-    assert queried.dtype.names == ("x", "y", "z", "similarity") and len(queried) == 900
+    assert queried.dtype.names == ("x", "y", "z", "similarity", "margin") and len(queried) == 900
 
 
 def test_things_are_segments_detections_and_markers(read: Reader) -> None:

@@ -19,6 +19,7 @@ VOCABULARY = Vocabulary.load("nuscenes16")
 OWNER = VOCABULARY.phrase_class_id
 CAR, ROAD, WALL = (np.flatnonzero(k == OWNER)[0] for k in (4, 11, 15))
 ABSORBER = int(np.flatnonzero(OWNER == 0)[0])
+DEBRIS = VOCABULARY.phrases.index("debris")
 GROUND = np.arange(17) == 11
 
 
@@ -133,6 +134,27 @@ def test_gaps_in_the_ground_take_the_nearest_ground_and_never_a_thing():
     got = one_voice(one, GROUND, VOCABULARY)[: len(ground)]
     assert (got[(hole < 2) & (hole > 1.2)] == ROAD).all() and (got[hole < 0.8] == ABSORBER).all()
     np.testing.assert_array_equal(got[hole >= 2], phrase[hole >= 2])
+
+
+def test_an_absorbed_thing_stays_what_it_is_among_classes(tmp_path):
+    """Debris lies so low that it is ground by height, and touches the car; the sky is no thing."""
+    ground, box, _ = street()
+    said = np.full(len(ground), ROAD)
+    low = np.abs(ground[:, :2] - [-5, 5]).max(1) < 0.5
+    sky = np.abs(ground[:, :2] - [-5, -5]).max(1) < 0.5
+    said[low], said[sky] = DEBRIS, ABSORBER
+    heap = box[:40] - [12, 0, 0]  # one that stands up: a fifth of it is a car to the teacher
+    on_heap = np.where(np.arange(len(heap)) % 5, DEBRIS, CAR)
+    points = np.concatenate((ground, heap, box))
+    phrases = np.concatenate((said, on_heap, np.full(len(box), CAR)))
+    file = tmp_path / "0.npz"
+    taught(points, phrases, np.full(len(points), 0.5)).save(file)
+    settled = settle_all([file], replace(ALONE, objects=True), VOCABULARY, tmp_path / "settled")
+    got = TaughtSweep.load(settled[0])
+    flat, piece, car = np.split(got.phrase, np.cumsum([len(ground), len(heap)]))
+    assert (flat[low] == DEBRIS).all() and (flat[~low] == ROAD).all()
+    assert (piece == DEBRIS).all() and (car == CAR).all()
+    assert not got.class_id(VOCABULARY)[: len(ground)][low].any(), "it labels nothing still"
 
 
 def test_hostile_points_are_left_alone():

@@ -9,9 +9,17 @@ import pytest
 import torch
 
 from afov_train.panoptic.config import PAPER, DecoderConfig
-from afov_train.panoptic.decoder import Decoder, Layer, allowed
+from afov_train.panoptic.decoder import (
+    APART,
+    CANDIDATES,
+    REACH,
+    Decoder,
+    Layer,
+    allowed,
+    proposals,
+)
 
-SMALL = DecoderConfig(width=16, layers=2, queries=5, heads=2, feedforward=32)
+SMALL = DecoderConfig(width=16, layers=2, proposals=4, queries=5, heads=2, feedforward=32)
 
 
 def layer(config=SMALL):
@@ -72,22 +80,58 @@ def test_every_layer_answers_and_every_weight_learns():
     predictions = decoder(*sweep())
     assert len(predictions) == 1 + SMALL.layers
     for p in predictions:
-        assert p.embedding.shape == (5 + 3, 12) and p.mask.shape == p.position.shape == (8, 60)
-        assert torch.allclose(p.embedding.norm(dim=1), torch.ones(8), atol=1e-5)
+        assert p.embedding.shape == (4 + 5 + 3, 12) and p.mask.shape == p.position.shape == (12, 60)
+        assert torch.allclose(p.embedding.norm(dim=1), torch.ones(12), atol=1e-5)
     cosine = predictions[-1].embedding @ torch.randn(12, 4)
-    (decoder.logits(cosine).sum() + predictions[-1].mask.square().sum()).backward()
+    centre = decoder.voxels(*sweep()).centre
+    loss = decoder.logits(cosine).sum() + predictions[-1].mask.square().sum() + centre.sum()
+    loss.backward()
     for name, weight in decoder.named_parameters():
         # The bias of the keys shifts all scores of a query alike, which softmax ignores.
         assert weight.grad is not None and weight.grad.abs().sum() > 0, name
 
 
-def test_a_mask_is_features_and_places_added():
+def test_proposals_are_the_best_of_their_surroundings():
+    """Against a loop: the likeliest first, none within a metre of a likelier candidate."""
+    rng = np.random.default_rng(2)
+    xyz, centre = rng.uniform(-10, 10, (300, 3)), rng.permutation(300) / 10.0
+    best = sorted(range(300), key=lambda v: -centre[v])[:CANDIDATES]
+    free = [
+        v for i, v in enumerate(best)
+        if all(np.linalg.norm(xyz[v, :2] - xyz[u, :2]) >= APART for u in best[:i])
+    ]  # fmt: skip
+    got = proposals(torch.from_numpy(centre), torch.from_numpy(xyz), 20)
+    assert got.tolist() == sorted(free[:20]) and len(free) > 20
+
+
+def test_few_voxels_make_as_many_proposals():
+    got = proposals(torch.tensor([0.0, 2.0, 1.0]), torch.eye(3) * 9, 7)
+    assert len(got) == 7 and set(got.tolist()) == {0, 1, 2}
+
+
+def test_a_proposal_holds_nothing_far_away():
+    """With nothing learned on top, half a logit is lost REACH metres away, and so on squared."""
     decoder = Decoder(SMALL, 12, 0, 0.07)
+    for layer in (decoder.outline[-1], decoder.locate[-1]):
+        torch.nn.init.zeros_(layer.weight), torch.nn.init.zeros_(layer.bias)
     embedding, image, xyz = sweep()
     with torch.inference_mode():
-        p = decoder(embedding, image, xyz)[0]
-        outline = decoder.outline(decoder.queries) @ decoder.features(embedding, image).T
-    assert torch.allclose(p.mask - p.position, outline, atol=1e-4)
+        voxels = decoder.voxels(embedding, image, xyz)
+        mask = decoder.decode(voxels)[0].mask
+    for row, seat in zip(mask, proposals(voxels.centre, xyz, 4), strict=False):
+        away = (xyz - xyz[seat])[:, :2].norm(dim=1)
+        assert torch.allclose(row, -0.5 * (away / REACH) ** 2, rtol=1e-4, atol=1e-4)
+    assert not mask[4:].any(), "learned queries are nowhere"
+
+
+def test_a_mask_is_features_and_places_added():
+    decoder = Decoder(SMALL, 12, 0, 0.07)
+    rows = sweep()
+    with torch.inference_mode():
+        p, voxels = decoder(*rows)[0], decoder.voxels(*rows)
+        outline = decoder.outline(decoder.queries) @ voxels.features.T
+    # Of the learned queries; the others have a place besides.
+    assert torch.allclose((p.mask - p.position)[4:], outline, atol=1e-4)
 
 
 def test_the_azimuth_does_not_jump_behind_the_vehicle():
@@ -116,12 +160,19 @@ def test_the_paper_s_decoder_has_the_paper_s_numbers():
 
 
 def test_the_order_of_voxels_does_not_matter():
+    """But for the order of the queries that begin at them."""
     torch.manual_seed(0)
     decoder = Decoder(SMALL, 12, 1, 0.07).eval()
-    rows = sweep()
-    order = torch.from_numpy(np.random.default_rng(0).permutation(60))
+    rows = sweep(voxels=500)
+    order = torch.from_numpy(np.random.default_rng(0).permutation(500))
     with torch.inference_mode():
         a = decoder(*rows)[-1]
         b = decoder(*(r[order] for r in rows))[-1]
-    assert torch.allclose(a.embedding, b.embedding, atol=1e-4)
-    assert torch.allclose(a.mask[:, order], b.mask, atol=1e-3)
+        before, after = (
+            proposals(decoder.voxels(*r).centre, r[2], SMALL.proposals)
+            for r in (rows, tuple(r[order] for r in rows))
+        )
+    place = [order[after].tolist().index(v) for v in before]
+    place += range(len(place), len(a.mask))
+    assert torch.allclose(a.embedding, b.embedding[place], atol=1e-4)
+    assert torch.allclose(a.mask[:, order], b.mask[place], atol=1e-3, rtol=1e-4)

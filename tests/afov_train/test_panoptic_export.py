@@ -286,8 +286,8 @@ def test_a_damaged_panoptic_part_is_one_clear_line(folder, tmp_path, damage, sai
     assert "\n" not in str(caught.value)
 
 
-def test_a_decoder_of_no_queries_but_stuff_still_goes_out(bank, tower, frames):
-    config = DecoderConfig(width=16, layers=1, queries=1, heads=2, feedforward=16)
+def test_a_decoder_of_one_proposal_and_stuff_still_goes_out(bank, tower, frames):
+    config = DecoderConfig(width=16, layers=1, proposals=1, queries=0, heads=2, feedforward=16)
     base = BaseClasses.of(bank.vocabulary, ())
     network = build_panoptic(NETWORK, bank, base, replace(PanopticConfig(), decoder=config))
     files = export.panoptic_files(

@@ -11,7 +11,7 @@ import torch
 from afov.vocabulary import Vocabulary
 from afov_train.panoptic import losses
 from afov_train.panoptic.matching import assign, class_cost, mask_cost
-from afov_train.panoptic.targets import BaseClasses, objects_of
+from afov_train.panoptic.targets import LEAST, BaseClasses, objects_of
 
 RNG = np.random.default_rng(0)
 
@@ -20,10 +20,10 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def focal(x, t, gamma):
+def focal(x, t):
     p = sigmoid(x)
     return np.where(
-        t > 0, -0.25 * (1 - p) ** gamma * np.log(p), -0.75 * p**gamma * np.log(1 - p)
+        t > 0, -0.25 * (1 - p) ** 2 * np.log(p), -0.75 * p**2 * np.log(1 - p)
     )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def features(rows, width=6, seed=0, unseen=()):
 
 def test_mask_loss_is_focal_plus_twice_dice():
     x, t = masks(3, 50)
-    wanted = focal(x, t, 2).mean() + 2 * np.mean([dice(a, b) for a, b in zip(x, t, strict=True)])
+    wanted = focal(x, t).mean() + 2 * np.mean([dice(a, b) for a, b in zip(x, t, strict=True)])
     got = losses.mask_loss(torch.from_numpy(x), torch.from_numpy(t))
     assert float(got) == pytest.approx(wanted, abs=1e-10)
 
@@ -59,9 +59,9 @@ def test_class_loss_is_divided_by_the_queries_that_have_an_object():
     t = np.zeros((7, 4))
     t[[0, 3, 5], [1, 1, 2]] = 1
     got = losses.class_loss(torch.from_numpy(x), torch.from_numpy(t))
-    assert float(got) == pytest.approx(focal(x, t, 4).sum() / 3, abs=1e-10)
+    assert float(got) == pytest.approx(focal(x, t).sum() / 3, abs=1e-10)
     alone = losses.class_loss(torch.from_numpy(x), torch.zeros(7, 4).double())
-    assert float(alone) == pytest.approx(focal(x, np.zeros((7, 4)), 4).sum(), abs=1e-10)
+    assert float(alone) == pytest.approx(focal(x, np.zeros((7, 4))).sum(), abs=1e-10)
 
 
 def test_object_loss_pools_the_covered_voxels_inside_each_mask():
@@ -98,6 +98,24 @@ def test_voxel_loss_is_zero_for_a_perfect_reconstruction():
     assert float(losses.voxel_loss(embedding, mask, torch.from_numpy(image))) < 1e-9
 
 
+def test_centre_loss_asks_for_the_middle_voxel_of_each_thing():
+    rng = np.random.default_rng(5)
+    xyz, x = rng.uniform(-6, 6, (40, 3)), rng.normal(0, 2, 40)
+    t = np.zeros((3, 40))
+    for thing, voxels in enumerate((range(9), range(9, 14), [20])):
+        t[thing, list(voxels)] = 1
+    target = np.zeros(40)
+    for mask in t.astype(bool):
+        away = np.linalg.norm(xyz[:, :2] - xyz[mask, :2].mean(0), axis=1) ** 2
+        fall = np.exp(-(away - away[mask].min()) / 2)
+        target[mask] = np.maximum(target, fall)[mask]
+    p = sigmoid(x)
+    cross = -target * np.log(p) - (1 - target) * np.log(1 - p)
+    got = losses.centre_loss(*(torch.from_numpy(v) for v in (x, t, xyz)))
+    assert float(got) == pytest.approx(((target - p) ** 2 * cross).sum() / 3, abs=1e-10)
+    assert (target == 1).sum() == 3 and not target[21:].any()
+
+
 def test_nothing_matched_and_nothing_seen_is_zero_with_a_gradient():
     row = torch.randn(0, 6, requires_grad=True)
     everything = torch.randn(3, 6, requires_grad=True)
@@ -105,6 +123,7 @@ def test_nothing_matched_and_nothing_seen_is_zero_with_a_gradient():
     for value in (
         losses.mask_loss(row, torch.zeros(0, 6)),
         losses.position_loss(row, torch.zeros(0, 6)),
+        losses.centre_loss(row[:, 0], torch.zeros(0, 0), torch.zeros(0, 3)),
         losses.object_loss(everything, everything, blind),
         losses.voxel_loss(everything, everything, blind),
     ):
@@ -125,11 +144,11 @@ def test_the_losses_reach_masks_and_embeddings():
 def test_costs_are_the_losses_of_every_pair():
     x, _ = masks(5, 40)
     _, t = masks(3, 40, seed=1)
-    wanted = [[focal(a, b, 2).mean() + 2 * dice(a, b) for b in t] for a in x]
+    wanted = [[focal(a, b).mean() + 2 * dice(a, b) for b in t] for a in x]
     got = mask_cost(torch.from_numpy(x), torch.from_numpy(t))
     assert np.allclose(got, wanted, atol=1e-10)
     logits, classes = RNG.normal(size=(5, 4)), np.array([2, 0, 2])
-    wanted = [[focal(r[c], 1, 4) - focal(r[c], 0, 4) for c in classes] for r in logits]
+    wanted = [[focal(r[c], 1) - focal(r[c], 0) for c in classes] for r in logits]
     got = class_cost(torch.from_numpy(logits), torch.from_numpy(classes))
     assert np.allclose(got, wanted, atol=1e-10)
 
@@ -152,14 +171,20 @@ def test_labels_become_masks_of_base_classes():
     stuff = [c for c in vocabulary.labelled if not c.thing][:2]
     base = BaseClasses.of(vocabulary, [thing.name, *(c.name for c in stuff)])
     a, b, c = (names.index(v.name) + 1 for v in (thing, *stuff))
-    class_id = torch.tensor([0, a, a, a, a, b, b, 0])
-    instance_id = torch.tensor([0, 3, 3, 9, 0, 0, 5, 4])
+    # Two things, one of too few voxels, one without an instance; stuff; and what is not labelled.
+    size = [1, LEAST, LEAST + 1, LEAST - 1, 1, 1, 1, 1]
+    class_id = torch.tensor(np.repeat([0, a, a, a, a, b, b, 0], size))
+    instance_id = torch.tensor(np.repeat([0, 3, 9, 7, 0, 0, 5, 4], size))
     objects = objects_of(class_id, instance_id, base)
     of_thing = int(np.flatnonzero(base.ids == a)[0])
     assert objects.classes.tolist() == [of_thing] * 2
-    assert objects.masks.tolist() == [[0, 1, 1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 0]]
+    assert objects.masks.tolist() == [
+        np.repeat([0, 1, 0, 0, 0, 0, 0, 0], size).tolist(),
+        np.repeat([0, 0, 1, 0, 0, 0, 0, 0], size).tolist(),
+    ]
     # The other stuff class is not there; its mask is empty, in its own row.
     there = base.ids[base.stuff].tolist().index(b)
-    assert objects.stuff[there].tolist() == [0, 0, 0, 0, 0, 1, 1, 0]
+    assert objects.stuff[there].tolist() == np.repeat([0, 0, 0, 0, 0, 1, 1, 0], size).tolist()
     assert objects.stuff[1 - there].sum() == 0 and c in base.ids
-    assert objects.labelled.tolist() == [False, True, True, True, False, True, True, False]
+    judged = np.repeat([False, True, True, False, False, True, True, False], size)
+    assert objects.labelled.tolist() == judged.tolist()

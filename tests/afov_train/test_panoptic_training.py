@@ -74,7 +74,9 @@ def test_every_weight_of_trunk_and_decoder_learns(bank, prepared):
     assert one.network.trunk.stem[0].weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("weight", ["object", "voxel", "auxiliary", "mask", "classes", "position"])
+@pytest.mark.parametrize(
+    "weight", ["object", "voxel", "auxiliary", "centre", "mask", "classes", "position"]
+)
 def test_each_loss_can_be_left_out(bank, prepared, weight):
     batch = collate([sweeps(prepared)[0]])
     values = []
@@ -88,8 +90,8 @@ def test_dropped_images_reach_no_query_but_teach_on(bank, prepared):
     batch = collate([sweeps(prepared, drop=1.0)[0]])
     assert batch.dropped.all() and batch.image.any()
     one, given = stage(bank), []
-    ask = one.network.decoder.forward
-    one.network.decoder.forward = lambda e, image, xyz: given.append(image) or ask(e, image, xyz)
+    ask = one.network.decoder.voxels
+    one.network.decoder.voxels = lambda e, image, xyz: given.append(image) or ask(e, image, xyz)
     whole = one.training_step(batch, 0).item()
     assert not given[0].any()
     blind = batch._replace(image=torch.zeros_like(batch.image))

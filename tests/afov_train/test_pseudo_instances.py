@@ -256,7 +256,7 @@ def test_a_panoptic_model_is_trained_without_a_label(drive, tmp_path):
         pseudo=True,
         teacher=TeacherConfig(overlap=0.0),
         grid=VoxelGrid(size=(0.5, 3.0, 0.5)),
-        panoptic=PanopticConfig(steps=1, batch=1, decoder=DecoderConfig(32, 1, 8, 2, 32)),
+        panoptic=PanopticConfig(steps=1, batch=1, decoder=DecoderConfig(32, 1, 8, 8, 2, 32)),
         run=tmp_path / "run",
     )
     run = panoptic(config)

@@ -171,6 +171,28 @@ def test_both_heads_learn_export_and_label(taught, tmp_path, head):
     assert (labels == expected).mean() > 0.999
 
 
+def test_absorbed_things_are_learnt_where_asked(taught, tmp_path):
+    """The road is called debris: a student that learns absorbed things finds it by that word."""
+    bank, files = taught
+    sweep = TaughtSweep.load(files[0])
+    road = sweep.class_id(bank.vocabulary) == 11
+    called = np.where(road, bank.vocabulary.phrases.index("debris"), sweep.phrase)
+    replace(sweep, phrase=called.astype(np.int32)).save(tmp_path / files[0].name)
+    plain = AugmentConfig(False, False, 0.0)
+    config = DistillConfig(steps=14, batch=1, absorbed=True, class_weight="none", augment=plain)
+    network, setup = fresh(bank.embeddings.shape[1]), (CONFIG.network, CONFIG.grid)
+    distill(network, [tmp_path / files[0].name], bank, *setup, config, tmp_path / "d")
+    batch = collate([sweeps((bank, files[:1]), None, 1)[0]])
+    with torch.inference_mode():
+        cosine = normalize(network(batch.features, batch.coords, 1), dim=1).numpy()
+        cosine = cosine @ bank.embeddings.T
+    classes = bank.vocabulary.phrase_class_id > 0
+    debris = np.array([c.name == "debris" for c in bank.vocabulary.classes for _ in c.phrases])
+    found = cosine[:, debris].max(1) > cosine[:, classes].max(1)
+    assert found[CONFIG.grid.voxelize(sweep.sweep.xyz).inverse[road]].mean() > 0.6
+    assert found[CONFIG.grid.voxelize(sweep.sweep.xyz).inverse[~road]].mean() < 0.4
+
+
 def test_a_head_of_its_own_rate_and_a_frozen_trunk(taught):
     network = fresh(8)
     rates = replace(CONFIG.distill.optimizer, name="sgd", learning_rate=0.02, head_learning_rate=2)
