@@ -45,7 +45,7 @@ def panoptic_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     bank = OpenClipTeacher(TeacherConfig(), Vocabulary.load("nuscenes16")).text_bank
-    config = PanopticConfig(decoder=DecoderConfig(width=32, queries=12))
+    config = PanopticConfig(decoder=DecoderConfig(width=32, proposals=4, queries=12))
     network = build_panoptic(NetworkConfig(), bank, BaseClasses.of(bank.vocabulary, ()), config)
     network.decoder.bias.data.fill_(1.0)
     # Initial weights would make little of an image.
