@@ -8,7 +8,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from afov.errors import InputError
 from afov_ros.gpu import gpu_memory, runs_on_gpu
-from afov_ros.health import ERROR, OK, WARN, resident_mib
+from afov_ros.health import ERROR, OK, SILENCE, WARN, resident_mib
 from afov_ros.subscriptions import source
 
 LEVELS = {
@@ -74,6 +74,8 @@ def _transforms(node: Any, name: str, moment: Any) -> Any:
             transforms.lookup(frame, moment.sweep.frame_id, stamp, moment.sweep.stamp)
         except InputError as error:
             faults.append(str(error))
+    if transforms.silence > SILENCE:
+        faults.append(f"no pose on /tf for {transforms.silence:.0f} s")
     text = "; ".join(dict.fromkeys(faults)) or transforms.heard or "ok"
     return _status(f"{name}: transforms", WARN if faults else OK, text, about)
 

@@ -15,7 +15,7 @@ from afov_ros.throttle import KINDS, kind_of
 
 OK, WARN, ERROR = 0, 1, 2  # levels of diagnostic_msgs/DiagnosticStatus
 WINDOW = 10.0  # seconds that rate and latency are taken over
-SILENCE = 2.0  # seconds without a cloud that are worth a word
+SILENCE = 2.0  # seconds without a cloud, or a pose, that are worth a word
 SEQUENCE_GAP = 100_000  # a larger one is another publisher, not loss
 
 

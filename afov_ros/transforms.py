@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Transforms:
     def __init__(self, node: Any, extrinsics: str, group: Any) -> None:
         self._node, self._lock = node, threading.Lock()
         self._tree, self.refused = TransformTree(), 0
+        self._last_pose: float | None = None
         if extrinsics:
             add_extrinsics(self._tree, Path(extrinsics))
         self._fixed = tuple(self._tree.children)
@@ -77,6 +79,11 @@ class Transforms:
             self._tree.forget_timed()
 
     @property
+    def silence(self) -> float:
+        """Seconds since the last pose came on /tf; 0 where none ever did."""
+        return 0.0 if self._last_pose is None else time.monotonic() - self._last_pose
+
+    @property
     def frames(self) -> tuple[str, ...]:
         """Every frame that was heard of."""
         with self._lock:
@@ -96,6 +103,8 @@ class Transforms:
         static = topic == "/tf_static"
 
         def take(message: Any) -> None:
+            if not static:
+                self._last_pose = time.monotonic()
             transforms = [
                 t for t in message.transforms if t.child_frame_id.lstrip("/") not in self._fixed
             ]

@@ -235,6 +235,9 @@ def test_all_cameras_and_tf_may_stop(rig: Rig) -> None:
     for _ in range(15):
         rig.step("", tf=False)
     assert len(rig.clouds) >= 9
+    if HAS_TF:
+        told = [s for r in rig.reports for s in r.status if s.name == "/seeing: transforms"]
+        assert told[-1].level == b"\x01" and "no pose on /tf for " in told[-1].message
     assert not rig.overlays["a"] or rig.overlays["a"][-1].header.stamp.sec < rig.now - 1
     fresh(rig)
     rig.until(lambda: bool(rig.overlays["a"] and rig.overlays["b"]))

@@ -270,7 +270,8 @@ def test_a_signal_ends_the_node_quietly_while_it_opens_its_model(
 ) -> None:
     name = f"opening_{number}"
     with begun(name, model, environment) as node:
-        peer.spin_until(lambda: name in peer.ros.get_node_names())
+        # The last that a node makes before it opens its model.
+        peer.spin_until(lambda: f"/{name}/query" in dict(peer.ros.get_service_names_and_types()))
         error = last_words(node, number)
     assert error.splitlines()[-1] == "afov_node: 0 clouds labelled, 0 refused, 0 dropped, 0 missed"
 
