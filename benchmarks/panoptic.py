@@ -88,7 +88,7 @@ ROWS = {
     "full supervision": Row(labels="truth", cameras=(True, False), clusters=True),
     "without annotation": Row(labels="pseudo", cameras=(True, False)),
     "single head + voxel loss alone": Row(PanopticConfig(losses=LossConfig(object=0.0))),
-    "both losses at a third": Row(PanopticConfig(losses=LossConfig(object=0.33, voxel=0.033))),
+    "both losses threefold": Row(PanopticConfig(losses=LossConfig(object=3.0, voxel=0.3))),
 }
 GROUPS = ("all", "base", "novel", "base things", "base stuff", "novel things", "novel stuff")
 FIGURES = ("PQ", "SQ", "RQ", "PQ-dagger", "mIoU")

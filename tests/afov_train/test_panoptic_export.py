@@ -32,6 +32,8 @@ from afov_train.export import export_student
 from afov_train.network.config import NetworkConfig
 from afov_train.panoptic import export
 from afov_train.panoptic.config import DecoderConfig, PanopticConfig
+from afov_train.panoptic.decoder import Decoder
+from afov_train.panoptic.graph import graph
 from afov_train.panoptic.targets import BaseClasses
 from afov_train.panoptic.training import build_panoptic
 from afov_train.teachers import image_onnx
@@ -123,6 +125,26 @@ def test_the_folder_answers_as_torch_does(
     owner = bank.class_scores(labels.embedding[held]).argmax(1) + 1
     assert np.array_equal(owner, labels.class_id[held])
     assert {"image tower", "image features", "decoder", "masks"} <= set(labels.seconds)
+
+
+@pytest.mark.parametrize("voxels", [1, 30, 700])
+def test_the_graph_answers_as_torch_does_for_few_voxels_and_many(voxels):
+    torch.manual_seed(0)
+    config = DecoderConfig(width=32, proposals=10, queries=6)
+    decoder = Decoder(config, 12, 3, 0.07).eval()
+    embedding, image = torch.randn(2, voxels, 12)
+    image = torch.nn.functional.normalize(image, dim=1)
+    image[::3] = 0
+    rows = embedding, image, torch.randn(voxels, 3) * 20
+    with torch.inference_mode():
+        wanted = decoder(*rows)[-1]
+    session = open_session(graph(decoder, 12).SerializeToString(), "decoder")
+    feeds = {n: r.numpy() for n, r in zip(("embedding", "image", "xyz"), rows, strict=True)}
+    rows, mask = session.run(["class_embedding", "mask"], feeds)
+    assert np.abs(rows - wanted.embedding.numpy()).max() < 1e-5
+    # Where a mask ends; far away it is a difference of large numbers.
+    edge = wanted.mask.abs().numpy() < 10
+    assert edge.any() and np.abs(mask - wanted.mask.numpy())[edge].max() < 2e-3
 
 
 def test_a_semantic_folder_knows_no_instances(model_folder, frames):
