@@ -6,7 +6,7 @@ The teacher looks at images at about a third of their size, so that it errs as t
 teachers do on nuScenes (mIoU 40 to 60 on the points that cameras see); voxels are twice as large as
 usual. The ladder from plain distillation to full supervision comes first, for every seed, then the
 other rows. Each is trained once per seed, on one core, as many side by side as there are cores: two
-rows on a core each take half the time of two on both. What is measured goes at once to
+rows on a core each take six tenths of the time of two on both. What is measured goes at once to
 ablation.csv (mIoU and accuracy over all points of the test drive, IoU of every class), which a
 second call goes on from, and in the end as a table of means and spreads to ablation.md.
 """
