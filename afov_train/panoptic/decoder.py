@@ -140,8 +140,9 @@ class Decoder(nn.Module):
         )  # fmt: skip
         self.cartesian = nn.Sequential(nn.Linear(3, width), nn.LayerNorm(width))
         self.polar = nn.Sequential(nn.Linear(4, width), nn.LayerNorm(width))
-        self.centre = perceptron(width, width, 1)
-        nn.init.constant_(self.centre[-1].bias, -3.0)  # hardly any voxel is one
+        middle = nn.Linear(width, 1)
+        nn.init.constant_(middle.bias, -3.0)  # hardly any voxel is one
+        self.centre = nn.Sequential(nn.Linear(width, width), nn.ReLU(), middle)
         self.begin = nn.Linear(2 * width, width)
         self.reach = nn.Linear(width, 1)
         nn.init.zeros_(self.reach.weight)

@@ -31,9 +31,9 @@ from afov_train.cli import predict
 from afov_train.export import export_student
 from afov_train.network.config import NetworkConfig
 from afov_train.panoptic import export
+from afov_train.panoptic import graph as decoder_graph
 from afov_train.panoptic.config import DecoderConfig, PanopticConfig
 from afov_train.panoptic.decoder import Decoder
-from afov_train.panoptic.graph import graph
 from afov_train.panoptic.targets import BaseClasses
 from afov_train.panoptic.training import build_panoptic
 from afov_train.teachers import image_onnx
@@ -138,7 +138,7 @@ def test_the_graph_answers_as_torch_does_for_few_voxels_and_many(voxels):
     rows = embedding, image, torch.randn(voxels, 3) * 20
     with torch.inference_mode():
         wanted = decoder(*rows)[-1]
-    session = open_session(graph(decoder, 12).SerializeToString(), "decoder")
+    session = open_session(decoder_graph.graph(decoder, 12).SerializeToString(), "decoder")
     feeds = {n: r.numpy() for n, r in zip(("embedding", "image", "xyz"), rows, strict=True)}
     rows, mask = session.run(["class_embedding", "mask"], feeds)
     assert np.abs(rows - wanted.embedding.numpy()).max() < 1e-5
@@ -255,7 +255,7 @@ def test_an_image_tower_that_disagrees_is_refused(monkeypatch):
 
 
 def test_a_decoder_that_disagrees_writes_nothing(bank, tower, frames, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "METRES", 51.0)
+    monkeypatch.setattr(decoder_graph, "METRES", 51.0)
     with pytest.raises(InputError, match="nothing was written"):
         write(untrained(bank), bank, tower, frames[0], tmp_path / "model")
     assert not (tmp_path / "model").exists()
