@@ -114,27 +114,6 @@ def ensemble(
     return np.where(some[:, None], learned ** (1 - share) * pooled**share, learned)
 
 
-def agreed(learned: np.ndarray, own: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(Q, K): geometric mean of a query's word and its voxels' (ours).
-
-    Voxels learn names by the hundred thousand, queries by the dozen: of things that had their mask
-    a quarter had no name that would do.
-
-    Args:
-        learned: (Q, K) probabilities of the queries; where a mask is empty they stand alone.
-        own: (V, K) probabilities of the voxels by themselves. mask: (Q, V) logits.
-    """
-    inside = mask > 0
-    count = inside.sum(1, keepdims=True)
-    mean = inside.astype(np.float32) @ own / np.maximum(count, 1)
-    return np.where(count > 0, np.sqrt(learned * mean), learned)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1; zero stays zero."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
-
-
 class PanopticHead:
     """The panoptic part of a model folder: image tower and mask decoder, on ONNX Runtime.
 
@@ -161,7 +140,7 @@ class PanopticHead:
         Args:
             embedding: (V, E) float32, the sparse network's, not normalised.
             images: of the sweep; none where the cameras are off.
-            temperature: of the text bank.
+            temperature: of the text bank, for the ensemble alone.
         """
         clock = [time.perf_counter()]
         maps = self.tower.maps(images)
@@ -171,7 +150,7 @@ class PanopticHead:
         clock.append(time.perf_counter())
         answers = self.answers(embedding, image, sweep.xyz[voxels.representative])
         clock.append(time.perf_counter())
-        likely = self.probability(answers, embedding, image, text_bank, temperature)
+        likely = self.probability(answers, image, text_bank, temperature)
         thing = np.array([c.thing for c in text_bank.vocabulary.labelled])
         found = panoptic(likely, answers.mask, thing)
         clock.append(time.perf_counter())
@@ -192,25 +171,20 @@ class PanopticHead:
         return Answers(*self._session.run(["class_embedding", "mask"], feeds))
 
     def probability(
-        self,
-        answers: Answers,
-        embedding: np.ndarray,
-        image: np.ndarray,
-        text_bank: TextBank,
-        temperature: float,
+        self, answers: Answers, image: np.ndarray, text_bank: TextBank, temperature: float
     ) -> np.ndarray:
         """(Q, K) float32: how likely each query is of each class of the vocabulary.
 
         Args:
-            embedding, image: (V, E), as in `answers`; the image for the ensemble alone.
+            image: (V, E), as in `answers`, for the ensemble alone.
         """
         learned = sigmoid(
             self.files.scale * text_bank.class_scores(answers.embedding) + self.files.bias
         )
         if self.files.head == "single":
-            own = text_bank.probabilities(unit(embedding), temperature)[:, 1:]
-            return agreed(learned, own, answers.mask)
+            return learned
         pooled = (answers.mask > 0).astype(np.float32) @ image
-        said = text_bank.probabilities(unit(pooled), temperature)[:, 1:]
+        length = np.linalg.norm(pooled, axis=1, keepdims=True)
+        said = text_bank.probabilities(pooled / np.maximum(length, 1e-6), temperature)[:, 1:]
         base = np.isin([c.name for c in text_bank.vocabulary.labelled], self.files.base)
-        return ensemble(learned, said, np.linalg.norm(pooled, axis=1) > 1e-3, base)
+        return ensemble(learned, said, length[:, 0] > 1e-3, base)

@@ -53,7 +53,7 @@ def best_queries(student: Student, frame: Frame) -> list[Best]:
     rows = student.runtime.run(inputs(sweep, voxels, student.model.inputs), maps)
     image = head.tower.look(sweep.xyz, frame.images).of_voxels(voxels.inverse, len(voxels))
     answers = head.answers(rows, image, sweep.xyz[voxels.representative])
-    likely = head.probability(answers, rows, image, student.text_bank, student.model.temperature)
+    likely = head.probability(answers, image, student.text_bank, student.model.temperature)
     thing = np.array([False, *(c.thing for c in student.vocabulary.labelled)])
     score = likely.max(1) * np.where(thing[likely.argmax(1) + 1], THING, 1)
     judged = (voxels.inverse >= 0) & (truth.class_id > 0)

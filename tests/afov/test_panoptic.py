@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afov.image_tower import Seen, nothing_seen, windows
-from afov.panoptic import agreed, ensemble, panoptic
+from afov.panoptic import ensemble, panoptic
 
 
 def by_voxel(probability, mask, thing):
@@ -69,16 +69,6 @@ def test_stuff_of_one_class_is_one_segment_and_things_are_apart():
     # A thing's score counts twice, so 0.25 is enough; a stuff's 0.25 would not be.
     assert found.instance_id.tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
     assert panoptic(probability, mask, np.array([False, False])).class_id.tolist()[6:] != [2, 2]
-
-
-def test_a_query_and_the_voxels_in_its_mask_agree_on_a_name():
-    learned = np.array([[0.5, 0.4], [0.5, 0.4]])
-    own = np.array([[0.1, 0.9], [0.3, 0.7], [1.0, 0.0]])
-    mask = np.array([[2.0, 1.0, -1.0], [-1.0, -1.0, 0.0]])  # the second query holds nothing
-    got = agreed(learned, own, mask)
-    np.testing.assert_allclose(got[0], np.sqrt([0.5 * 0.2, 0.4 * 0.8]))
-    np.testing.assert_array_equal(got[1], learned[1])
-    assert agreed(learned[:0], own[:0], mask[:0, :0]).shape == (0, 2)
 
 
 def test_the_ensemble_is_fc_clip_s_geometric_mean():
