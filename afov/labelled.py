@@ -78,14 +78,13 @@ def similar_points(
         (M,) with x y z, `similarity`, the cosine, where it is at least `threshold`, and `margin`,
         how much it exceeds the best rival's: above 0 nothing else says better what this is.
     """
-    cosine = labels.voxel_embedding @ phrase
-    margin = cosine - (labels.voxel_embedding @ rivals.T).max(1, initial=-1.0)
-    known = labels.inverse >= 0
+    rows = labels.voxel_embedding  # made on demand
+    of_voxel = rows @ phrase
+    cosine = at_points(of_voxel, labels.inverse)
     points = _placed(sweep, np.dtype([(n, "<f4") for n in (*"xyz", "similarity", "margin")]))
-    points["similarity"], points["margin"] = (
-        at_points(row, labels.inverse) for row in (cosine, margin)
-    )
-    cosine = points["similarity"]
+    points["similarity"] = cosine
+    points["margin"] = at_points(of_voxel - (rows @ rivals.T).max(1, initial=-1.0), labels.inverse)
+    known = labels.inverse >= 0
     chosen = known & (cosine >= threshold)
     return points[chosen], float(cosine[known].max(initial=-1.0))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
+from operator import sub
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +26,15 @@ class Health:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.labelled = self.refused = self.dropped = self.missed = self.odd = self.jumps = 0
+        self.slow = 0
         self.faults: Counter[str] = Counter()
         self.milliseconds = self.latency = 0.0
         self._recent: deque[tuple[float, float]] = deque()
-        self._slow = self._new_refused = self._new_odd = 0
         self._reason = self._oddity = ""
         self._sequence: int | None = None
         self._last_arrival = -SILENCE
         self._last_in_time: float | None = None
-        self._lost_before = 0, 0
+        self._told = [0] * 5  # counts at the last verdict
 
     def arrived(self, sequence: int | None) -> None:
         """A cloud came; gaps in its publisher's numbers are clouds that never reached the node.
@@ -70,7 +71,7 @@ class Health:
             if self.milliseconds <= allowed_ms:
                 self._last_in_time = now
             else:
-                self._slow += 1
+                self.slow += 1
                 # Until one is in time, lateness counts from the first.
                 self._last_in_time = self._last_in_time or now
 
@@ -78,7 +79,6 @@ class Health:
         """A cloud could not be labelled."""
         with self._lock:
             self.refused += 1
-            self._new_refused += 1
             self._reason = reason
             self._count(reason)
 
@@ -86,7 +86,6 @@ class Health:
         """A cloud was labelled, but something is odd about it."""
         with self._lock:
             self.odd += 1
-            self._new_odd += 1
             self._oddity = reason
             self._count(reason)
 
@@ -124,11 +123,9 @@ class Health:
             delay_ms: as long without one in time is an error.
         """
         with self._lock:
-            slow, refused, odd = self._slow, self._new_refused, self._new_odd
-            dropped = self.dropped - self._lost_before[0]
-            missed = self.missed - self._lost_before[1]
-            self._slow = self._new_refused = self._new_odd = 0
-            self._lost_before = self.dropped, self.missed
+            counts = [self.refused, self.odd, self.slow, self.dropped, self.missed]
+            refused, odd, slow, dropped, missed = map(sub, counts, self._told)
+            self._told = counts
             since = self._last_in_time
         late = (time.monotonic() - since) * 1e3 if since is not None else 0.0
         found = []

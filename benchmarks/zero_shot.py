@@ -170,6 +170,8 @@ def main() -> None:
 
     for model in options.model:
         show(str(model), partial(of_student, Student.open(model)))
+    if not (options.drive or options.teacher):
+        return
     with TemporaryDirectory() as cache:
         kept = options.out / "teacher" if options.drive else Path(cache)
         teacher = build_teacher(CONFIG.teacher, vocabulary, kept)

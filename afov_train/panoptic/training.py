@@ -83,7 +83,7 @@ class PanopticTraining(Stage):
                 for i, p in enumerate(predictions)
             ]
         total = embeddings.new_zeros(())
-        for name in losses[0] | losses[1] | losses[-1]:
+        for name in dict.fromkeys(name for one in losses for name in one):
             value = torch.stack([one[name] for one in losses if name in one]).sum()
             self.log(name, value, sync_dist=True)
             total = total + getattr(self.config.losses, name) * value
