@@ -56,7 +56,7 @@ lint: $(ROS_INSTALLED)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=40
 
 demo: $(ROS_INSTALLED)
 	$(BIN)/python -m afov_train.demo --out demo

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -63,16 +64,21 @@ class Stage(lightning.LightningModule):
         end_with_parent()
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """This process's share of the visits, in their order: Lightning's sampler shuffles."""
+        """This process's share of the visits, in their order: Lightning's sampler shuffles.
+
+        A process of its own reads them where a core is left for it: where none is, it would take
+        the network's, and seconds to start.
+        """
         assert self.sweeps is not None
         rank, count = self.trainer.global_rank, self.trainer.world_size
+        spare = len(os.sched_getaffinity(0)) > self.trainer.num_devices
         return DataLoader(
             self.sweeps,
             self.config.batch // count,
             sampler=range(rank, len(self.sweeps), count),
             collate_fn=self.collate,
-            num_workers=1,
-            multiprocessing_context="spawn",
+            num_workers=int(spare),
+            multiprocessing_context="spawn" if spare else None,
         )
 
     def configure_optimizers(self) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,22 @@ from afov_train.simulation.write_nuscenes import write_nuscenes
 
 # Every sweep is labelled by itself.
 ALONE = TeachConfig(agreement=False, keep=1.0, vote=0.0, objects=False)
+
+
+@pytest.fixture(autouse=True)
+def one_core(request):
+    """A test has a core, of which pytest-xdist's workers have one each, and trains in one process.
+
+    Starting processes that share a step takes longer than all steps of most tests.
+    """
+    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    if not request.node.get_closest_marker("all_cores"):
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        os.sched_setaffinity(0, {sorted(cores)[worker % len(cores)]})
+        torch.set_num_threads(1)
+    yield
+    os.sched_setaffinity(0, cores)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -203,6 +203,7 @@ def test_a_sweep_is_learned_by_heart_with_cameras_and_without(
 
 
 @pytest.mark.slow
+@pytest.mark.all_cores
 def test_the_command_makes_a_model_folder_that_knows_instances(drive, tmp_path, capsys):
     """In two processes; novel classes and all."""
     flags = ["panoptic", "--bag", str(drive), "--runs", str(tmp_path / "runs")]

@@ -248,6 +248,7 @@ def running(group):
 
 
 @pytest.mark.slow
+@pytest.mark.all_cores
 def test_a_killed_run_goes_on_bit_for_bit(taught, tmp_path):
     """SIGKILL after a checkpoint ends all its processes; the weights are those of no kill."""
     batch = min(2, len(os.sched_getaffinity(0)))
@@ -323,6 +324,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.all_cores
 def test_two_processes_of_torchrun_give_the_losses_of_one(taught, tmp_path):
     """Each of two takes every other visit; one process takes both before it makes a step."""
     script = tmp_path / "ranks.py"
