@@ -10,7 +10,6 @@ import lightning
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import normalize
 
 from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
@@ -46,7 +45,6 @@ class Distillation(Stage):
     text: torch.Tensor
     category: torch.Tensor
     labelled: torch.Tensor
-    owner: torch.Tensor
     weights: torch.Tensor
     config: DistillConfig
 
@@ -59,9 +57,9 @@ class Distillation(Stage):
         self.register_buffer("text", torch.from_numpy(text_bank.embeddings))
         self.register_buffer("category", categories(text_bank.vocabulary))
         self.register_buffer("labelled", torch.from_numpy(labelled))
-        self.register_buffer("owner", torch.from_numpy(owner[labelled] - 1))
         self.register_buffer("weights", weights)
-        self.classes = len(text_bank.vocabulary.labelled)
+        # Class after class, as the vocabulary has its phrases.
+        self.phrases = np.bincount(owner[labelled] - 1).tolist()
 
     def class_logits(self, embeddings: torch.Tensor) -> torch.Tensor:
         """(V, E) to (V, K + 1); column 0, unlabelled, is never chosen.
@@ -71,17 +69,20 @@ class Distillation(Stage):
         if self.config.head == "closed":
             logits = embeddings
         else:
-            cosine = normalize(embeddings, dim=1) @ self.text[self.labelled].T
-            best = cosine.new_full((len(cosine), self.classes), -1.0)
-            best = best.scatter_reduce(1, self.owner.expand_as(cosine), cosine, "amax")
-            logits = best / self.config.temperature
+            # A phrase's scores lie side by side, so that the best goes over all voxels at once;
+            # they are divided by the embeddings' lengths afterwards, which are fewer.
+            scores = (self.text[self.labelled] @ embeddings.T).split(self.phrases)
+            best = torch.stack([of_class.amax(0) for of_class in scores], 1)
+            length = embeddings.norm(dim=1, keepdim=True).clamp_min(1e-12)
+            logits = best / (length * self.config.temperature)
         return torch.cat((logits.new_full((len(logits), 1), -1e4), logits), 1)
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Cross-entropy + Lovász of the labelled voxels; TMP's losses beside, where asked."""
         embeddings = self.network(batch.features, batch.coords, int(batch.coords[-1, 0]) + 1)
-        known = batch.class_id != IGNORE
-        logits = self.class_logits(embeddings[known])
+        known = (batch.class_id != IGNORE).nonzero()[:, 0]
+        # index_select: its gradient is added up by rows, that of embeddings[known] number by number.
+        logits = self.class_logits(embeddings.index_select(0, known))
         loss = ce_lovasz(logits, batch.class_id[known], weight=self.weights)
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         if self.config.tmp and self.config.head == "open":
