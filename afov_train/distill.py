@@ -15,7 +15,7 @@ from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
 from afov_train.config import DistillConfig
-from afov_train.losses import IGNORE, ce_lovasz
+from afov_train.losses import IGNORE, best_cosine, ce_lovasz
 from afov_train.network.config import NetworkConfig
 from afov_train.pretrain import categories, contrast
 from afov_train.sweeps import Batch, TaughtSweeps, class_weights
@@ -69,19 +69,14 @@ class Distillation(Stage):
         if self.config.head == "closed":
             logits = embeddings
         else:
-            # A phrase's scores lie side by side, so that the best goes over all voxels at once;
-            # they are divided by the embeddings' lengths afterwards, which are fewer.
-            scores = (self.text[self.labelled] @ embeddings.T).split(self.phrases)
-            best = torch.stack([of_class.amax(0) for of_class in scores], 1)
-            length = embeddings.norm(dim=1, keepdim=True).clamp_min(1e-12)
-            logits = best / (length * self.config.temperature)
+            text = self.text[self.labelled]
+            logits = best_cosine(embeddings, text, self.phrases) / self.config.temperature
         return torch.cat((logits.new_full((len(logits), 1), -1e4), logits), 1)
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Cross-entropy + Lovász of the labelled voxels; TMP's losses beside, where asked."""
         embeddings = self.network(batch.features, batch.coords, int(batch.coords[-1, 0]) + 1)
         known = (batch.class_id != IGNORE).nonzero()[:, 0]
-        # index_select: its gradient is added up by rows, that of embeddings[known] number by number.
         logits = self.class_logits(embeddings.index_select(0, known))
         loss = ce_lovasz(logits, batch.class_id[known], weight=self.weights)
         self.log("loss", loss, prog_bar=True, sync_dist=True)
