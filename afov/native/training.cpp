@@ -39,9 +39,9 @@ INLINE void add_outer(const Chunk &rows, int64_t row, int64_t column, float *sum
     for (int v = 0; v < wide; ++v) *(V *)(sums + r * step + v * kFloats) = sum[r][v];
 }
 
-// weight (cout, step), cin columns of it, += the outer products of the chunk's rows.
+// weight (cout, step), cin columns of it, += the outer products of the rows, which then are done.
 template <typename Lanes>
-INLINE void add_chunk(const Chunk &rows, int64_t cout, int64_t cin, float *weight, int64_t step) {
+INLINE void add_chunk(Chunk &rows, int64_t cout, int64_t cin, float *weight, int64_t step) {
   constexpr int64_t kFloats = sizeof(typename Lanes::V) / sizeof(float);
   for (int64_t r = 0; r < cout; r += kRows, weight += kRows * step)
     for (int64_t c = 0, wide; c < cin; c += wide * kFloats) {
@@ -51,6 +51,7 @@ INLINE void add_chunk(const Chunk &rows, int64_t cout, int64_t cin, float *weigh
       if (wide == 2) add_outer<Lanes, 2>(rows, r, c, weight + c, step);
       if (wide == 1) add_outer<Lanes, 1>(rows, r, c, weight + c, step);
     }
+  rows.met = 0;
 }
 
 // What the layer took, the gradient of what it gave, and its pairs.
@@ -73,19 +74,16 @@ INLINE void gradient(const Layer &of, int64_t first, int64_t last, int64_t begin
   for (int64_t some = 0; some < of.blocks; some += kBlocks)
     for (int64_t k = begin; k < end; ++k) {
       Chunk rows;
-      const auto add = [&] {
-        add_chunk<Lanes>(rows, last - first, of.cin, weight + k * of.cin, step);
-        rows.met = 0;
-      };
       for (int64_t block = some; block < std::min(of.blocks, some + kBlocks); ++block) {
         const int64_t *at = of.starts + block * (of.offsets + 1) + k;
         for (int64_t i = at[0]; i < at[1]; ++i) {
           rows.left[rows.met] = of.out + of.pairs[i].to * of.cout + first;
           rows.right[rows.met] = of.x + of.pairs[i].from * of.cin;
-          if (++rows.met == kChunk) add();
+          if (++rows.met == kChunk)
+            add_chunk<Lanes>(rows, last - first, of.cin, weight + k * of.cin, step);
         }
       }
-      add();
+      add_chunk<Lanes>(rows, last - first, of.cin, weight + k * of.cin, step);
     }
 }
 
