@@ -10,13 +10,12 @@ import lightning
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import normalize
 
 from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
 from afov_train.config import DistillConfig
-from afov_train.losses import IGNORE, ce_lovasz
+from afov_train.losses import IGNORE, best_cosine, ce_lovasz
 from afov_train.network.config import NetworkConfig
 from afov_train.pretrain import categories, contrast
 from afov_train.sweeps import Batch, TaughtSweeps, class_weights
@@ -46,7 +45,6 @@ class Distillation(Stage):
     text: torch.Tensor
     category: torch.Tensor
     labelled: torch.Tensor
-    owner: torch.Tensor
     weights: torch.Tensor
     config: DistillConfig
 
@@ -59,9 +57,9 @@ class Distillation(Stage):
         self.register_buffer("text", torch.from_numpy(text_bank.embeddings))
         self.register_buffer("category", categories(text_bank.vocabulary))
         self.register_buffer("labelled", torch.from_numpy(labelled))
-        self.register_buffer("owner", torch.from_numpy(owner[labelled] - 1))
         self.register_buffer("weights", weights)
-        self.classes = len(text_bank.vocabulary.labelled)
+        # Class after class, as the vocabulary has its phrases.
+        self.phrases = np.bincount(owner[labelled] - 1).tolist()
 
     def class_logits(self, embeddings: torch.Tensor) -> torch.Tensor:
         """(V, E) to (V, K + 1); column 0, unlabelled, is never chosen.
@@ -71,17 +69,15 @@ class Distillation(Stage):
         if self.config.head == "closed":
             logits = embeddings
         else:
-            cosine = normalize(embeddings, dim=1) @ self.text[self.labelled].T
-            best = cosine.new_full((len(cosine), self.classes), -1.0)
-            best = best.scatter_reduce(1, self.owner.expand_as(cosine), cosine, "amax")
-            logits = best / self.config.temperature
+            text = self.text[self.labelled]
+            logits = best_cosine(embeddings, text, self.phrases) / self.config.temperature
         return torch.cat((logits.new_full((len(logits), 1), -1e4), logits), 1)
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Cross-entropy + Lovász of the labelled voxels; TMP's losses beside, where asked."""
         embeddings = self.network(batch.features, batch.coords, int(batch.coords[-1, 0]) + 1)
-        known = batch.class_id != IGNORE
-        logits = self.class_logits(embeddings[known])
+        known = (batch.class_id != IGNORE).nonzero()[:, 0]
+        logits = self.class_logits(embeddings.index_select(0, known))
         loss = ce_lovasz(logits, batch.class_id[known], weight=self.weights)
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         if self.config.tmp and self.config.head == "open":

@@ -3,9 +3,13 @@ cross-entropy + Lovász-softmax (Berman et al. 2018)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy, normalize
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import cross_entropy, embedding_bag, nll_loss, normalize
 
 IGNORE = 0
 
@@ -16,13 +20,15 @@ def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.T
     Args:
         probabilities: (N, C); labels: (N,) int64.
     """
-    losses = []
-    for label in labels.unique():
-        hit = (labels == label).to(probabilities.dtype)
-        error = (hit - probabilities[:, label]).abs()
-        order = _falling(error.detach())
-        losses.append(error.index_select(0, order) @ _jaccard_steps(hit[order]))
-    return torch.stack(losses).mean()
+    met = labels.bincount().nonzero()[:, 0]
+    hit = (labels == met[:, None]).to(probabilities.dtype)
+    error = (hit - probabilities.T.index_select(0, met)).abs()
+    # Piecewise linear: a gradient passes the errors alone, not the steps that weigh them.
+    steps = torch.empty_like(hit)
+    for row, of_class, weights in zip(error.detach(), hit, steps, strict=True):
+        order = _falling(row)
+        weights.scatter_(0, order, _jaccard_steps(of_class.index_select(0, order)))
+    return (error * steps).sum() / len(met)
 
 
 def _falling(values: torch.Tensor) -> torch.Tensor:
@@ -56,11 +62,54 @@ def ce_lovasz(
     Returns:
         A scalar; zero, with a gradient of zero, where nothing is labelled.
     """
-    known = labels != IGNORE
-    if not known.any():
+    known = (labels != IGNORE).nonzero()[:, 0]
+    if not len(known):
         return logits.sum() * 0
-    logits, labels = logits[known], labels[known]
-    return cross_entropy(logits, labels, weight) + lovasz_softmax(logits.softmax(1), labels)
+    # index_select: its gradient goes row by row, that of logits[known] number by number.
+    log, labels = logits.index_select(0, known).log_softmax(1), labels[known]
+    return nll_loss(log, labels, weight) + lovasz_softmax(log.exp(), labels)
+
+
+def best_cosine(
+    embeddings: torch.Tensor, text: torch.Tensor, phrases: Sequence[int]
+) -> torch.Tensor:
+    """(V, K): the cosine of each class's nearest phrase, of equally near ones the first.
+
+    Args:
+        embeddings: (V, E), of any length.
+        text: (P, E), unit rows, class after class. phrases: how many each class has.
+    """
+    cosine: torch.Tensor = _BestCosine.apply(embeddings, text, phrases)
+    return cosine
+
+
+class _BestCosine(torch.autograd.Function):
+    """The gradient of a cosine t . e / |e| is (t - cosine e / |e|) / |e|.
+
+    It is that of the nearest phrase alone: no gradient of all phrases' scores is ever made.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, embeddings: torch.Tensor, text: torch.Tensor, phrases: Sequence[int]
+    ) -> torch.Tensor:
+        # A phrase's scores lie side by side: the best is found of all voxels at once.
+        best = [scores.max(0) for scores in (text @ embeddings.T).split(list(phrases))]
+        first = np.cumsum(phrases) - phrases
+        nearest = torch.stack([b.indices + int(f) for b, f in zip(best, first, strict=True)], 1)
+        length = embeddings.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        cosine = torch.stack([b.values for b in best], 1) / length
+        ctx.save_for_backward(embeddings, text, nearest, length, cosine)
+        return cosine
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        embeddings, text, nearest, length, cosine = ctx.saved_tensors
+        gradient = (gradient / length).contiguous()
+        to_text = embedding_bag(nearest, text, per_sample_weights=gradient, mode="sum")
+        along = (gradient * cosine).sum(1, keepdim=True) / length
+        return to_text.addcmul_(embeddings, along, value=-1), None, None
 
 
 def superpoint_means(

@@ -3,121 +3,102 @@
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("fp-contract=fast")  // nothing here must equal NumPy to the bit
 #endif
-#include <vector>
 
 #include "shared.h"
 #include "vectors.h"
 
 namespace {
 
-constexpr int64_t kChunk = 128;  // pairs that lie in the cache, side by side
-constexpr int64_t kFetched = 6;  // pairs ahead
-constexpr int64_t kLine = 16;    // floats of a cache line
-constexpr int64_t kGroup = 48;   // columns of the output's gradient that one part takes
+constexpr int kRows = 4;          // of a tile: with three vectors its sums fill the registers
+constexpr int64_t kChunk = 48;    // pairs whose rows stay in the first cache
+constexpr int64_t kBlocks = 4;    // blocks whose rows stay in the second one
+constexpr int64_t kParts = 3;     // of the offsets, as planes of a kernel: they move the same rows
+constexpr int64_t kColumns = 48;  // of the output's gradient, that one part takes
 
-// sums (kTile, kPanel) += the outer products of `count` rows left (count, kTile) and right (count,
-// kPanel).
-template <typename Lanes>
-INLINE void add_outer(const float *left, const float *right, int64_t count, float *sums) {
-  using V = typename Lanes::V;
-  constexpr int kFloats = sizeof(V) / sizeof(float), kRows = kTile<Lanes>, kWide = kPanel / kFloats;
-  V sum[kRows][kWide];
-  for (int r = 0; r < kRows; ++r)
-    for (int v = 0; v < kWide; ++v) sum[r][v] = *(const V *)(sums + r * kPanel + v * kFloats);
-  for (int64_t i = 0; i < count; ++i, left += kRows, right += kPanel)
-    for (int r = 0; r < kRows; ++r)
-      for (int v = 0; v < kWide; ++v) sum[r][v] += left[r] * *(const V *)(right + v * kFloats);
-  for (int r = 0; r < kRows; ++r)
-    for (int v = 0; v < kWide; ++v) *(V *)(sums + r * kPanel + v * kFloats) = sum[r][v];
-}
-
-// Columns of a row, side by side in slices that lie kChunk rows apart; zeros beyond.
-template <int64_t slice>
-INLINE void lay(const float *row, int64_t columns, int64_t place, float *out) {
-  out += place * slice;
-  for (; columns >= slice; columns -= slice, row += slice, out += kChunk * slice)
-    for (int64_t j = 0; j < slice; ++j) out[j] = row[j];
-  if (columns)
-    for (int64_t j = 0; j < slice; ++j) out[j] = j < columns ? row[j] : 0;
-}
-
-// All that the pairs of one offset give: what the layer took (rows of cin) and the gradient of
-// what it gave, columns [first, last) of rows of cout.
-struct Gradient {
-  const float *x, *out;
-  int64_t cin, cout, first, last;
-  std::vector<float> right, left, sums;
+// Rows of pairs of one offset: what the layer took (right, cin wide), and the gradient of what it
+// gave (left).
+struct Chunk {
+  const float *left[kChunk], *right[kChunk];
   int64_t met = 0;
-
-  template <typename Lanes>
-  INLINE void prepare() {
-    const int64_t panels = (cin + kPanel - 1) / kPanel;
-    const int64_t tiles = (last - first + kTile<Lanes> - 1) / kTile<Lanes>;
-    right.resize(panels * kChunk * kPanel), left.resize(tiles * kChunk * kTile<Lanes>);
-    sums.assign(panels * tiles * kPanel * kTile<Lanes>, 0);
-  }
-
-  template <typename Lanes>
-  INLINE void add(const Pair &pair) {
-    lay<kPanel>(x + pair.from * cin, cin, met, right.data());
-    lay<kTile<Lanes>>(out + pair.to * cout + first, last - first, met, left.data());
-    if (++met == kChunk) flush<Lanes>();
-  }
-
-  // Rows lie where neighbours do, not side by side, so memory is told before they are needed.
-  INLINE void fetch(const Pair &pair) const {
-    for (int64_t c = 0; c < cin; c += kLine) __builtin_prefetch(x + pair.from * cin + c);
-    for (int64_t c = first; c < last; c += kLine) __builtin_prefetch(out + pair.to * cout + c);
-  }
-
-  template <typename Lanes>
-  INLINE void flush() {
-    constexpr int64_t kRows = kTile<Lanes>;
-    float *sum = sums.data();
-    for (size_t t = 0; t < left.size(); t += kChunk * kRows)
-      for (size_t p = 0; p < right.size(); p += kChunk * kPanel, sum += kRows * kPanel)
-        add_outer<Lanes>(left.data() + t, right.data() + p, met, sum);
-    met = 0;
-  }
-
-  // To weight (cout, offsets, cin), at one offset.
-  template <typename Lanes>
-  INLINE void write(float *weight, int64_t offsets) const {
-    const float *sum = sums.data();
-    for (int64_t t = first; t < last; t += kTile<Lanes>)
-      for (int64_t p = 0; p < cin; p += kPanel, sum += kTile<Lanes> * kPanel)
-        for (int64_t r = t; r < std::min(last, t + kTile<Lanes>); ++r)
-          for (int64_t c = p; c < std::min(cin, p + kPanel); ++c)
-            weight[r * offsets * cin + c] = sum[(r - t) * kPanel + c - p];
-  }
 };
 
-template <typename Lanes>
-INLINE void gradient(Gradient &sums, const Pair *pairs, const int64_t *starts, int64_t offsets,
-                     int64_t blocks, int64_t k, float *weight) {
-  sums.prepare<Lanes>();
-  for (int64_t block = 0; block < blocks; ++block, starts += offsets + 1)
-    for (int64_t i = starts[k]; i < starts[k + 1]; ++i) {
-      sums.fetch(pairs[std::min(i + kFetched, starts[k + 1] - 1)]);
-      sums.add<Lanes>(pairs[i]);
-    }
-  sums.flush<Lanes>();
-  sums.write<Lanes>(weight + k * sums.cin, offsets);
+// sums (kRows, `wide` vectors) += the outer products of columns of the chunk's rows.
+template <typename Lanes, int wide>
+INLINE void add_outer(const Chunk &rows, int64_t row, int64_t column, float *sums, int64_t step) {
+  using V = typename Lanes::V;
+  constexpr int kFloats = sizeof(V) / sizeof(float);
+  V sum[kRows][wide];
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < wide; ++v) sum[r][v] = *(const V *)(sums + r * step + v * kFloats);
+  for (int64_t i = 0; i < rows.met; ++i) {
+    const float *left = rows.left[i] + row, *right = rows.right[i] + column;
+    for (int r = 0; r < kRows; ++r)
+      for (int v = 0; v < wide; ++v) sum[r][v] += left[r] * *(const V *)(right + v * kFloats);
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < wide; ++v) *(V *)(sums + r * step + v * kFloats) = sum[r][v];
 }
 
-using Form = void (*)(Gradient &, const Pair *, const int64_t *, int64_t, int64_t, int64_t,
-                      float *);
+// weight (cout, step), cin columns of it, += the outer products of the rows, which then are done.
+template <typename Lanes>
+INLINE void add_chunk(Chunk &rows, int64_t cout, int64_t cin, float *weight, int64_t step) {
+  constexpr int64_t kFloats = sizeof(typename Lanes::V) / sizeof(float);
+  for (int64_t r = 0; r < cout; r += kRows, weight += kRows * step)
+    for (int64_t c = 0, wide; c < cin; c += wide * kFloats) {
+      const int64_t rest = (cin - c) / kFloats;
+      wide = rest == 4 ? 2 : std::min<int64_t>(rest, 3);
+      if (wide == 3) add_outer<Lanes, 3>(rows, r, c, weight + c, step);
+      if (wide == 2) add_outer<Lanes, 2>(rows, r, c, weight + c, step);
+      if (wide == 1) add_outer<Lanes, 1>(rows, r, c, weight + c, step);
+    }
+  rows.met = 0;
+}
 
-void gradient_anywhere(Gradient &sums, const Pair *pairs, const int64_t *starts, int64_t offsets,
-                       int64_t blocks, int64_t k, float *weight) {
-  gradient<Four>(sums, pairs, starts, offsets, blocks, k, weight);
+// What the layer took, the gradient of what it gave, and its pairs.
+struct Layer {
+  const float *x, *out;
+  int64_t cin, cout;
+  const Pair *pairs;
+  const int64_t *starts;
+  int64_t offsets, blocks;
+};
+
+// weight (cout, offsets, cin) at the columns [first, last) of cout and the offsets [begin, end).
+template <typename Lanes>
+INLINE void gradient(const Layer &of, int64_t first, int64_t last, int64_t begin, int64_t end,
+                     float *weight) {
+  const int64_t step = of.offsets * of.cin;
+  weight += first * step;
+  for (int64_t r = 0; r < last - first; ++r)
+    std::fill(weight + r * step + begin * of.cin, weight + r * step + end * of.cin, 0.0f);
+  for (int64_t some = 0; some < of.blocks; some += kBlocks)
+    for (int64_t k = begin; k < end; ++k) {
+      Chunk rows;
+      for (int64_t block = some; block < std::min(of.blocks, some + kBlocks); ++block) {
+        const int64_t *at = of.starts + block * (of.offsets + 1) + k;
+        for (int64_t i = at[0]; i < at[1]; ++i) {
+          rows.left[rows.met] = of.out + of.pairs[i].to * of.cout + first;
+          rows.right[rows.met] = of.x + of.pairs[i].from * of.cin;
+          if (++rows.met == kChunk)
+            add_chunk<Lanes>(rows, last - first, of.cin, weight + k * of.cin, step);
+        }
+      }
+      add_chunk<Lanes>(rows, last - first, of.cin, weight + k * of.cin, step);
+    }
+}
+
+using Form = decltype(&gradient<Four>);
+
+void gradient_anywhere(const Layer &of, int64_t first, int64_t last, int64_t begin, int64_t end,
+                       float *weight) {
+  gradient<Four>(of, first, last, begin, end, weight);
 }
 
 #ifdef X86
-__attribute__((target("avx2,fma"))) void gradient_avx2(Gradient &sums, const Pair *pairs,
-                                                       const int64_t *starts, int64_t offsets,
-                                                       int64_t blocks, int64_t k, float *weight) {
-  gradient<Eight>(sums, pairs, starts, offsets, blocks, k, weight);
+__attribute__((target("avx2,fma"))) void gradient_avx2(const Layer &of, int64_t first,
+                                                       int64_t last, int64_t begin, int64_t end,
+                                                       float *weight) {
+  gradient<Eight>(of, first, last, begin, end, weight);
 }
 #else
 constexpr Form gradient_avx2 = gradient_anywhere;
@@ -150,11 +131,12 @@ void weight_gradient(const float *x, int64_t cin, const float *gradient, int64_t
                      const Pair *pairs, const int64_t *starts, int64_t offsets, int64_t blocks,
                      float *weight) {
   static const Form add_up = has_avx2() ? gradient_avx2 : gradient_anywhere;
-  const int64_t groups = (cout + kGroup - 1) / kGroup;
-  shared(offsets * groups, 1, [&](int64_t part, int64_t) {
-    const int64_t first = part % groups * kGroup;
-    Gradient sums{x, gradient, cin, cout, first, std::min(cout, first + kGroup), {}, {}, {}};
-    add_up(sums, pairs, starts, offsets, blocks, part / groups, weight);
+  const Layer of{x, gradient, cin, cout, pairs, starts, offsets, blocks};
+  const int64_t groups = (cout + kColumns - 1) / kColumns;
+  shared(kParts * groups, 1, [&](int64_t part, int64_t) {
+    const int64_t first = part % groups * kColumns, plane = part / groups;
+    add_up(of, first, std::min(cout, first + kColumns), plane * offsets / kParts,
+           (plane + 1) * offsets / kParts, weight);
   });
 }
 }

@@ -7,8 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import normalize
 
-from afov_train.losses import _falling, ce_lovasz, soft_targets, superpoint_means, tmp_losses
+from afov_train.losses import (
+    _falling,
+    best_cosine,
+    ce_lovasz,
+    soft_targets,
+    superpoint_means,
+    tmp_losses,
+)
 
 
 def test_value_and_gradient_are_the_official_codes(shared):
@@ -71,3 +79,25 @@ def test_tmp_is_the_official_codes_in_value_and_gradient(golden):
 def test_errors_fall_as_torch_sorts_them(values):
     errors = torch.tensor(values, dtype=torch.float32).abs()
     assert torch.equal(_falling(errors), errors.argsort(descending=True, stable=True))
+
+
+def test_a_class_scores_as_its_nearest_phrase_in_value_and_gradient():
+    rng = torch.Generator().manual_seed(0)
+    phrases = [3, 1, 5]
+    text = normalize(torch.randn(9, 12, generator=rng, dtype=torch.float64), dim=1)
+    embeddings = (7 * torch.randn(40, 12, generator=rng, dtype=torch.float64)).requires_grad_()
+    cosines = (normalize(embeddings, dim=1) @ text.T).split(phrases, 1)
+    expected = torch.stack([cosine.amax(1) for cosine in cosines], 1)
+    got = best_cosine(embeddings, text, phrases)
+    assert torch.allclose(got, expected, atol=1e-12)
+    along = torch.randn(got.shape, generator=rng, dtype=torch.float64)
+    (mine,) = torch.autograd.grad(got, embeddings, along)
+    (true,) = torch.autograd.grad(expected, embeddings, along)
+    assert torch.allclose(mine, true, atol=1e-12)
+
+
+def test_an_embedding_of_nothing_is_no_error():
+    nothing = torch.zeros(2, 4, requires_grad=True)
+    best_cosine(nothing, torch.eye(4), [2, 2]).sum().backward()
+    assert torch.isfinite(nothing.grad).all()
+    assert best_cosine(torch.zeros(0, 4), torch.eye(4), [2, 2]).shape == (0, 2)
