@@ -58,6 +58,12 @@ class LossConfig:
     """Object-level distillation (L_O)."""
     voxel: float = 0.1
     """Voxel-level distillation (L_V)."""
+    segments: float = 1.0
+    """Focal and dice loss of masks for what is not labelled, grouped by likeness of its image
+    features; base masks end where these begin (ours; the paper's form is 0)."""
+    unlabelled: float = 10.0
+    """1 - cos between the own embeddings of voxels that are not labelled and what cameras see
+    there (ours; the paper's form is 0)."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from afov_train.panoptic.losses import (
     mask_loss,
     object_loss,
     position_loss,
+    unlabelled_loss,
     voxel_loss,
 )
 from afov_train.panoptic.matching import assign, class_cost, mask_cost
@@ -67,13 +68,20 @@ class PanopticTraining(Stage):
         count = int(batch.coords[-1, 0]) + 1
         embeddings = self.network.trunk(batch.features, batch.coords, count)
         losses: list[Losses] = [{"auxiliary": self.auxiliary(embeddings, batch.class_id)}]
+        unlabelled = batch.class_id == 0
+        if self.config.losses.unlabelled:
+            losses.append({"unlabelled": unlabelled_loss(embeddings, batch.image, unlabelled)})
         for sweep in range(count):
             rows = torch.nonzero(batch.coords[:, 0] == sweep)[:, 0]
-            objects = objects_of(batch.class_id[rows], batch.instance_id[rows], self.base)
-            # Labelled voxels in front: the losses take a slice, where a choice would cost a copy.
-            order = objects.labelled.argsort(descending=True, stable=True)
-            rows, objects = rows[order], objects.of_voxels(order)
             image = batch.image[rows]
+            alike = image if self.config.losses.segments else None
+            objects = objects_of(batch.class_id[rows], batch.instance_id[rows], self.base, alike)
+            # Labelled voxels in front, those of segments behind them: the losses take a slice,
+            # where a choice would cost a copy.
+            order = (2 * objects.labelled + objects.segments.any(0)).argsort(
+                descending=True, stable=True
+            )
+            rows, image, objects = rows[order], image[order], objects.of_voxels(order)
             given = image * ~batch.dropped[rows, None]
             voxels = self.network.decoder.voxels(embeddings[rows], given, batch.xyz[rows])
             predictions = self.network.decoder.decode(voxels)
@@ -96,34 +104,62 @@ class PanopticTraining(Stage):
         """The losses of what the queries answer after one layer, each with weight 1.
 
         Args:
-            objects: with all labelled voxels in front.
+            objects: with all labelled voxels in front, and those of segments behind them.
             image: (V, E), what the cameras see, whether the network was given it or not.
         """
         logits = self.network.decoder.logits(self.cosine(prediction.embedding))
-        inside = slice(int(objects.labelled.sum()))
-        things = len(prediction.embedding) - self.network.decoder.stuff
-        cost = mask_cost(prediction.mask[:things, inside], objects.masks[:, inside])
-        if layer:  # the first matching looks at masks alone (P3Former)
-            cost = cost + class_cost(logits[:things], objects.classes)
-        query, of = assign(cost)
-        # Base stuff has its own queries, behind the others.
-        there = torch.nonzero(objects.stuff.any(1))[:, 0]
-        stuff = torch.from_numpy(self.base.stuff).to(there.device)[there]
-        matched = torch.cat((query, things + there))
-        masks = torch.cat((objects.masks[of], objects.stuff[there]))[:, inside]
-        targets = torch.zeros_like(logits)
-        targets[matched, torch.cat((objects.classes[of], stuff))] = 1
-        mine = prediction.mask[matched]
+        inside = slice(int(objects.judged.sum()))
+        query, classes, masks = self.matched(prediction, logits, objects, inside, layer)
+        named = classes >= 0
+        mine, others = query[named], query[~named]
+        targets, known = torch.zeros_like(logits), torch.ones_like(logits[:, 0], dtype=torch.bool)
+        targets[mine, classes[named]] = 1
+        known[others] = False  # of what is not labelled no class is asked, and none denied
         losses = {
-            "classes": class_loss(logits, targets),
-            "mask": mask_loss(mine[:, inside], masks),
-            "position": position_loss(prediction.position[matched][:, inside], masks),
+            "classes": class_loss(logits[known], targets[known]),
+            "mask": mask_loss(prediction.mask[mine][:, inside], masks[named]),
+            "position": position_loss(prediction.position[mine][:, inside], masks[named]),
         }
+        if self.config.losses.segments:
+            losses["segments"] = mask_loss(prediction.mask[others][:, inside], masks[~named])
         if self.config.losses.object:
-            losses["object"] = object_loss(prediction.embedding[matched], mine, image)
+            losses["object"] = object_loss(
+                prediction.embedding[query], prediction.mask[query], image
+            )
         if self.config.losses.voxel:
             losses["voxel"] = voxel_loss(prediction.embedding, prediction.mask, image)
         return losses
+
+    def matched(
+        self,
+        prediction: Prediction,
+        logits: torch.Tensor,
+        objects: Objects,
+        inside: slice,
+        layer: int,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Which queries answer for an object: these, (M,), its class, (M,), -1 for a segment of
+        what is not labelled, and its mask, (M, J).
+
+        Args:
+            logits: (Q, K). inside: the J voxels on which masks are judged.
+        """
+        things = len(prediction.embedding) - self.network.decoder.stuff
+        masks = torch.cat((objects.masks, objects.segments))[:, inside]
+        cost = mask_cost(prediction.mask[:things, inside], masks)
+        if layer:  # the first matching looks at masks alone (P3Former)
+            cost[:, : len(objects.classes)] += class_cost(logits[:things], objects.classes)
+        query, of = assign(cost)
+        nameless = objects.classes.new_full((len(objects.segments),), -1)
+        classes = torch.cat((objects.classes, nameless))
+        # Base stuff has its own queries, behind the others.
+        there = torch.nonzero(objects.stuff.any(1))[:, 0]
+        stuff = torch.from_numpy(self.base.stuff).to(there.device)[there]
+        return (
+            torch.cat((query, things + there)),
+            torch.cat((classes[of], stuff)),
+            torch.cat((masks[of], objects.stuff[there][:, inside])),
+        )
 
     def of_centres(self, voxels: Voxels, objects: Objects) -> torch.Tensor:
         """Where things are, whichever they are."""
