@@ -55,7 +55,7 @@ from afov_train.panoptic.sweeps import PanopticSweep  # noqa: E402
 from afov_train.panoptic.targets import BaseClasses, PanopticTarget  # noqa: E402
 from afov_train.panoptic.training import build_panoptic, train_panoptic  # noqa: E402
 
-PAPER = LossConfig(segments=0.0, unlabelled=0.0)
+PAPER = LossConfig(segments=0.0, unlabelled=0.0, pooled="mask")
 PLAIN = replace(PAPER, object=0.0, voxel=0.0)
 ALONE = DecoderConfig(fusion=False)
 GAP = 1.0  # metres

@@ -56,11 +56,14 @@ class LossConfig:
     """Cross-entropy + Lovász of the voxels' own embeddings (P3Former)."""
     object: float = 1.0
     """Object-level distillation (L_O)."""
+    pooled: Literal["object", "mask"] = "object"
+    """Where L_O pools image features: in the labelled object, or, nearer to the paper, in the mask
+    that its query has so far."""
     voxel: float = 0.1
     """Voxel-level distillation (L_V)."""
     segments: float = 1.0
     """Focal and dice loss of masks for what is not labelled, grouped by likeness of its image
-    features; base masks end where these begin (ours; the paper's form is 0)."""
+    features: nameless classes of one sweep (ours; the paper's form is 0)."""
     unlabelled: float = 10.0
     """1 - cos between the own embeddings of voxels that are not labelled and what cameras see
     there (ours; the paper's form is 0)."""

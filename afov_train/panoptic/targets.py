@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
 from afov.errors import InputError
 from afov.frames import Frame
@@ -109,16 +110,20 @@ class Objects(NamedTuple):
 
     Attributes:
         classes: (G,) int64, 0..K - 1, and masks: (G, V) float32, of things.
+        nameless: (U, E), the mean image feature of every segment, unit rows.
         stuff: (S, V) float32, the mask of every base stuff class, empty where it is not there.
         segments: (U, V) float32, masks of what is not labelled, of `segments`, or none at all.
         labelled: (V,) bool, the voxels of things and stuff.
+        label: (V,) int64, the base class, 0..K - 1, or the segment, K + 0..U - 1; -1 for neither.
     """
 
     classes: torch.Tensor
+    nameless: torch.Tensor
     masks: torch.Tensor
     stuff: torch.Tensor
     segments: torch.Tensor
     labelled: torch.Tensor
+    label: torch.Tensor
 
     @property
     def judged(self) -> torch.Tensor:
@@ -127,8 +132,8 @@ class Objects(NamedTuple):
 
     def of_voxels(self, order: torch.Tensor) -> Objects:
         """The same over voxels in another order, (V,) int64."""
-        classes, *of_voxels = self
-        return Objects(classes, *(each[..., order] for each in of_voxels))
+        classes, nameless, *of_voxels = self
+        return Objects(classes, nameless, *(each[..., order] for each in of_voxels))
 
 
 def objects_of(
@@ -155,13 +160,17 @@ def objects_of(
     keys = keys[(keys > 0) & (size >= LEAST)]
     stuff = torch.from_numpy(base.ids[base.stuff]).to(class_id.device)
     unlabelled = (class_id == 0)[:, None]
-    image = unlabelled.new_zeros(len(key), 1).float() if image is None else image * unlabelled
+    image = torch.zeros_like(unlabelled).float() if image is None else image * unlabelled
+    groups = segments(image)
+    counted = torch.arange(len(groups), device=key.device).to(groups) + len(base.ids) + 1
     return Objects(
         of_class[keys // 65536],
+        normalize(groups @ image, dim=1),
         (key == keys[:, None]).float(),
         (class_id == stuff[:, None]).float(),
-        segments(image),
+        groups,
         torch.isin(key, keys) | ((class_id > 0) & ~thing[class_id]),
+        of_class[class_id] + (counted @ groups).long(),
     )
 
 

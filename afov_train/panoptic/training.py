@@ -57,25 +57,28 @@ class PanopticTraining(Stage):
         self.register_buffer("text", torch.from_numpy(text_bank.embeddings[mine]))
         self.register_buffer("owner", torch.from_numpy(np.searchsorted(base.ids, owner[mine])))
 
-    def cosine(self, rows: torch.Tensor) -> torch.Tensor:
-        """(N, E) unit rows to (N, K): a class by its best phrase."""
+    def cosine(self, rows: torch.Tensor, nameless: torch.Tensor) -> torch.Tensor:
+        """(N, E) unit rows to (N, K + U): a class by its best phrase, a segment of what is not
+        labelled, (U, E), by its image feature."""
         each = rows @ self.text.T
         best = each.new_full((len(rows), len(self.base.ids)), -1.0)
-        return best.scatter_reduce(1, self.owner.expand_as(each), each, "amax")
+        named = best.scatter_reduce(1, self.owner.expand_as(each), each, "amax")
+        return torch.cat((named, rows @ nameless.T), 1) if len(nameless) else named
 
     def training_step(self, batch: PanopticBatch, _: int) -> torch.Tensor:
         """The weighted sum, mean over the sweeps of the batch."""
         count = int(batch.coords[-1, 0]) + 1
         embeddings = self.network.trunk(batch.features, batch.coords, count)
-        losses: list[Losses] = [{"auxiliary": self.auxiliary(embeddings, batch.class_id)}]
-        unlabelled = batch.class_id == 0
+        losses: list[Losses] = []
         if self.config.losses.unlabelled:
+            unlabelled = batch.class_id == 0
             losses.append({"unlabelled": unlabelled_loss(embeddings, batch.image, unlabelled)})
         for sweep in range(count):
             rows = torch.nonzero(batch.coords[:, 0] == sweep)[:, 0]
             image = batch.image[rows]
             alike = image if self.config.losses.segments else None
             objects = objects_of(batch.class_id[rows], batch.instance_id[rows], self.base, alike)
+            own = self.auxiliary(embeddings[rows], objects)
             # Labelled voxels in front, those of segments behind them: the losses take a slice,
             # where a choice would cost a copy.
             order = (2 * objects.labelled + objects.segments.any(0)).argsort(
@@ -85,7 +88,8 @@ class PanopticTraining(Stage):
             given = image * ~batch.dropped[rows, None]
             voxels = self.network.decoder.voxels(embeddings[rows], given, batch.xyz[rows])
             predictions = self.network.decoder.decode(voxels)
-            losses.append({"centre": self.of_centres(voxels, objects) / count})
+            centre = self.of_centres(voxels, objects)
+            losses.append({"auxiliary": own / count, "centre": centre / count})
             losses += [
                 {name: value / count for name, value in self.of_layer(p, objects, image, i).items()}
                 for i, p in enumerate(predictions)
@@ -107,25 +111,24 @@ class PanopticTraining(Stage):
             objects: with all labelled voxels in front, and those of segments behind them.
             image: (V, E), what the cameras see, whether the network was given it or not.
         """
-        logits = self.network.decoder.logits(self.cosine(prediction.embedding))
+        logits = self.network.decoder.logits(self.cosine(prediction.embedding, objects.nameless))
         inside = slice(int(objects.judged.sum()))
         query, classes, masks = self.matched(prediction, logits, objects, inside, layer)
-        named = classes >= 0
+        targets = torch.zeros_like(logits)
+        targets[query, classes] = 1
+        named = classes < len(self.base.ids)
         mine, others = query[named], query[~named]
-        targets, known = torch.zeros_like(logits), torch.ones_like(logits[:, 0], dtype=torch.bool)
-        targets[mine, classes[named]] = 1
-        known[others] = False  # of what is not labelled no class is asked, and none denied
         losses = {
-            "classes": class_loss(logits[known], targets[known]),
+            "classes": class_loss(logits, targets),
             "mask": mask_loss(prediction.mask[mine][:, inside], masks[named]),
             "position": position_loss(prediction.position[mine][:, inside], masks[named]),
         }
         if self.config.losses.segments:
             losses["segments"] = mask_loss(prediction.mask[others][:, inside], masks[~named])
         if self.config.losses.object:
-            losses["object"] = object_loss(
-                prediction.embedding[query], prediction.mask[query], image
-            )
+            own = self.config.losses.pooled == "object"
+            where = (masks, image[inside]) if own else (prediction.mask[query], image)
+            losses["object"] = object_loss(prediction.embedding[query], *where)
         if self.config.losses.voxel:
             losses["voxel"] = voxel_loss(prediction.embedding, prediction.mask, image)
         return losses
@@ -138,20 +141,19 @@ class PanopticTraining(Stage):
         inside: slice,
         layer: int,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Which queries answer for an object: these, (M,), its class, (M,), -1 for a segment of
-        what is not labelled, and its mask, (M, J).
+        """Which queries answer for an object: these, (M,), its class, (M,), and its mask, (M, J).
 
         Args:
-            logits: (Q, K). inside: the J voxels on which masks are judged.
+            logits: (Q, K + U). inside: the J voxels on which masks are judged.
         """
         things = len(prediction.embedding) - self.network.decoder.stuff
         masks = torch.cat((objects.masks, objects.segments))[:, inside]
+        nameless = torch.arange(len(objects.segments), device=masks.device) + len(self.base.ids)
+        classes = torch.cat((objects.classes, nameless))
         cost = mask_cost(prediction.mask[:things, inside], masks)
         if layer:  # the first matching looks at masks alone (P3Former)
-            cost[:, : len(objects.classes)] += class_cost(logits[:things], objects.classes)
+            cost = cost + class_cost(logits[:things], classes)
         query, of = assign(cost)
-        nameless = objects.classes.new_full((len(objects.segments),), -1)
-        classes = torch.cat((objects.classes, nameless))
         # Base stuff has its own queries, behind the others.
         there = torch.nonzero(objects.stuff.any(1))[:, 0]
         stuff = torch.from_numpy(self.base.stuff).to(there.device)[there]
@@ -166,15 +168,16 @@ class PanopticTraining(Stage):
         inside = slice(int(objects.labelled.sum()))
         return centre_loss(voxels.centre[inside], objects.masks[:, inside], voxels.xyz[inside])
 
-    def auxiliary(self, embeddings: torch.Tensor, class_id: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy + Lovász of the voxels' own embeddings over the base classes."""
-        known = class_id > 0
+    def auxiliary(self, embeddings: torch.Tensor, objects: Objects) -> torch.Tensor:
+        """Cross-entropy + Lovász of the voxels' own embeddings over the base classes, and over the
+        segments of what is not labelled."""
+        known = objects.label >= 0
         if not known.any():
             return embeddings.sum() * 0
-        cosine = self.cosine(normalize(embeddings[known], dim=1)) / self.config.temperature
+        rows = normalize(embeddings[known], dim=1)
+        cosine = self.cosine(rows, objects.nameless) / self.config.temperature
         logits = torch.cat((cosine.new_full((len(cosine), 1), -1e4), cosine), 1)
-        ids = torch.from_numpy(self.base.ids).to(class_id.device)
-        return ce_lovasz(logits, 1 + torch.searchsorted(ids, class_id[known]))
+        return ce_lovasz(logits, 1 + objects.label[known])
 
 
 def build_panoptic(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from afov.vocabulary import Vocabulary
+from afov_train.losses import ce_lovasz
 from afov_train.network.config import NetworkConfig
 from afov_train.panoptic.config import LossConfig, PanopticConfig
 from afov_train.panoptic.decoder import Prediction
@@ -28,6 +29,7 @@ from afov_train.teachers.open_clip_teacher import OpenClipTeacher
 
 VOCABULARY = Vocabulary.load("nuscenes16")
 BASE = ("car", "driveable_surface")
+WIDTH = 96  # of the embedded towers
 QUERIES = 5  # that are matched, besides the one of the driveable surface
 
 
@@ -56,7 +58,7 @@ def scene(seed=0):
     size = [LEAST + 2, 30, MEMBERS + 8, MEMBERS + 1, 3]
     class_id = np.repeat([*ids, 0, 0, 0], size)
     instance_id = np.repeat([4, 0, 0, 0, 0], size)
-    image = np.repeat(np.eye(5, 8), size, 0) + rng.normal(0, 0.05, (len(class_id), 8))
+    image = np.repeat(np.eye(5, WIDTH), size, 0) + rng.normal(0, 0.02, (len(class_id), WIDTH))
     image = unit(image)
     image[[0, 9, 40]] = 0  # 40: without a label and unseen
     order = rng.permutation(len(class_id))
@@ -138,20 +140,22 @@ def of_layer(stage, seed=0):
     of = torch.from_numpy(class_id), torch.from_numpy(instance_id)
     objects = objects_of(*of, stage.base, alike)
     order = (2 * objects.labelled + objects.segments.any(0)).argsort(descending=True, stable=True)
-    classes, *masks, labelled = objects.of_voxels(order)
-    objects = Objects(classes, *(m.double() for m in masks), labelled)
-    rng, width = np.random.default_rng(1), stage.text.shape[1]
-    embedding = torch.from_numpy(unit(rng.normal(size=(QUERIES + 1, width)))).requires_grad_()
+    objects = Objects(
+        *(v.double() if v.is_floating_point() else v for v in objects.of_voxels(order))
+    )
+    rng = np.random.default_rng(1)
+    embedding = torch.from_numpy(unit(rng.normal(size=(QUERIES + 1, WIDTH)))).requires_grad_()
     mask = torch.from_numpy(rng.normal(0, 2, (QUERIES + 1, len(order)))).requires_grad_()
     prediction = Prediction(embedding, mask, mask.detach())
-    blind = torch.zeros(len(order), width).double()
-    found = stage.of_layer(prediction, objects, blind, 0)
-    return found, prediction, class_id[order], image[order]
+    found = stage.of_layer(prediction, objects, torch.from_numpy(image[order]), 0)
+    own = torch.from_numpy(rng.normal(size=(len(order), WIDTH))).requires_grad_()
+    found["auxiliary"] = stage.auxiliary(own, objects)
+    return found, prediction, class_id[order], image[order], own
 
 
 def test_every_segment_and_every_thing_has_its_own_mask(stages):
     """The value by the cheapest of all assignments, its gradient by differences."""
-    losses, prediction, class_id, image = of_layer(stages[0])
+    losses, prediction, class_id, image, _ = of_layer(stages[0])
     groups = grouped(image * (class_id == 0)[:, None])
     car, street = ((class_id == i).astype(float) for i in stages[0].base.ids)
     judged = (class_id > 0) | np.isin(np.arange(len(class_id)), list(set().union(*groups)))
@@ -184,7 +188,7 @@ def test_base_masks_end_where_segments_begin(stages):
     """In the paper's form nothing keeps the street's mask from what is not labelled."""
     slopes = []
     for stage in stages:
-        losses, prediction, class_id, image = of_layer(stage)
+        losses, prediction, class_id, image, _ = of_layer(stage)
         losses["mask"].backward()
         inside = list(set().union(*grouped(image * (class_id == 0)[:, None])))
         slopes.append(prediction.mask.grad[-1, inside])
@@ -192,9 +196,43 @@ def test_base_masks_end_where_segments_begin(stages):
     assert (slopes[0] > 0).all() and not slopes[1].any()
 
 
-def test_of_what_is_not_labelled_no_class_is_asked_and_none_denied(stages):
-    """A query that holds a segment is left out of the class loss."""
-    for stage, left_out in zip(stages, (2, 0), strict=True):
-        losses, prediction, *_ = of_layer(stage)
-        losses["classes"].backward()
-        assert int((prediction.embedding.grad == 0).all(1).sum()) == left_out
+def cosines(stage, rows, nameless):
+    """Of every base class by its best phrase, and of every segment."""
+    text, owner = stage.text.numpy(), stage.owner.numpy()
+    named = [(rows @ text[owner == k].T).max(1) for k in range(len(BASE))]
+    return np.stack([*named, *(rows @ f for f in nameless)], 1)
+
+
+def test_a_segment_is_a_class_without_a_name(stages):
+    """For queries and voxels: its image feature stands where the others have their text."""
+    stage = stages[0]
+    losses, prediction, class_id, image, own = of_layer(stage)
+    groups = [sorted(g) for g in grouped(image * (class_id == 0)[:, None])]
+    nameless = [unit(image[g].sum(0, keepdims=True))[0] for g in groups]
+    rows = own.detach().numpy()
+    cosine = cosines(stage, unit(rows), nameless) / stage.config.temperature
+    target = np.full(len(class_id), -1)
+    for k, i in enumerate(stage.base.ids):
+        target[class_id == i] = k
+    for u, g in enumerate(groups):
+        target[g] = len(BASE) + u
+    known = target >= 0
+    logits = torch.from_numpy(np.pad(cosine[known], ((0, 0), (1, 0)), constant_values=-1e4))
+    wanted = ce_lovasz(logits, torch.from_numpy(1 + target[known]))
+    assert float(losses["auxiliary"].detach()) == pytest.approx(float(wanted), abs=1e-8)
+
+    embedding = prediction.embedding.detach().numpy()
+    decoder, x = stage.network.decoder, cosines(stage, embedding, nameless)
+    x = np.exp(decoder.log_scale.item()) * x + decoder.bias.item()
+    masks = [target == k for k in (0, *range(len(BASE), len(BASE) + len(groups)))]
+    mask = prediction.mask.detach().numpy()[:, known]
+    best = min(
+        permutations(range(QUERIES), len(masks)),
+        key=lambda o: sum(mask_loss(mask[q], m[known]) for q, m in zip(o, masks, strict=True)),
+    )
+    t = np.zeros_like(x)
+    t[[*best, QUERIES], [0, *range(len(BASE), x.shape[1]), 1]] = 1
+    assert float(losses["classes"].detach()) == pytest.approx(focal(x, t).sum() / t.sum(), abs=1e-8)
+    alike = [1 - embedding[q] @ unit(image[m].sum(0, keepdims=True))[0]
+             for q, m in zip((*best, QUERIES), (*masks, target == 1), strict=True)]  # fmt: skip
+    assert float(losses["object"].detach()) == pytest.approx(np.mean(alike), abs=1e-8)
