@@ -92,7 +92,7 @@ def test_unlabelled_loss_and_its_gradient():
     rows = torch.from_numpy(own).requires_grad_()
     got = unlabelled_loss(rows, torch.from_numpy(image), torch.from_numpy(unlabelled))
     got.backward()
-    assert float(got) == pytest.approx(value, abs=1e-12)
+    assert got.item() == pytest.approx(value, abs=1e-12)
     assert np.allclose(rows.grad, gradient, atol=1e-12)
 
 
