@@ -49,14 +49,13 @@ from afov.splits import Split  # noqa: E402
 from afov.student import Student  # noqa: E402
 from afov_train.clusters import dbscan  # noqa: E402
 from afov_train.export import export_student  # noqa: E402
-from afov_train.panoptic.config import DecoderConfig, LossConfig, PanopticConfig  # noqa: E402
+from afov_train.panoptic.config import NAMELESS, DecoderConfig, LossConfig, PanopticConfig  # noqa: E402
 from afov_train.panoptic.export import panoptic_files  # noqa: E402
 from afov_train.panoptic.sweeps import PanopticSweep  # noqa: E402
 from afov_train.panoptic.targets import BaseClasses, PanopticTarget  # noqa: E402
 from afov_train.panoptic.training import build_panoptic, train_panoptic  # noqa: E402
 
-PAPER = LossConfig(segments=0.0, unlabelled=0.0, pooled="mask")
-PLAIN = replace(PAPER, object=0.0, voxel=0.0)
+PLAIN = LossConfig(object=0.0, voxel=0.0)
 ALONE = DecoderConfig(fusion=False)
 GAP = 1.0  # metres
 Segments = tuple[np.ndarray, np.ndarray]  # class and instance of each point
@@ -84,14 +83,16 @@ ROWS = {
     "+ fusion": Row(PanopticConfig(head="ensemble", losses=PLAIN)),
     "+ single head": Row(PanopticConfig(losses=PLAIN)),
     "+ object loss": Row(PanopticConfig(losses=replace(PLAIN, object=LossConfig.object))),
-    "+ voxel loss": Row(PanopticConfig(losses=PAPER), cameras=(True, False), clusters=True),
-    "+ unlabelled loss": Row(PanopticConfig(losses=LossConfig(segments=0.0)), clusters=True),
-    "+ segments": Row(cameras=(True, False), clusters=True),
-    "+ segments, without dropout": Row(PanopticConfig(drop=0.0), cameras=(True, False)),
+    "+ voxel loss": Row(cameras=(True, False), clusters=True),
+    "+ voxel loss, without dropout": Row(PanopticConfig(drop=0.0), cameras=(True, False)),
+    "+ segments": Row(PanopticConfig(losses=NAMELESS), cameras=(True, False), clusters=True),
+    "full supervision with its losses": Row(
+        PanopticConfig(losses=NAMELESS), "truth", cameras=(True, False), clusters=True
+    ),
     "full supervision": Row(labels="truth", cameras=(True, False), clusters=True),
     "without annotation": Row(labels="pseudo", cameras=(True, False)),
-    "single head + voxel loss alone": Row(PanopticConfig(losses=replace(PAPER, object=0.0))),
-    "both losses threefold": Row(PanopticConfig(losses=replace(PAPER, object=3.0, voxel=0.3))),
+    "single head + voxel loss alone": Row(PanopticConfig(losses=LossConfig(object=0.0))),
+    "both losses threefold": Row(PanopticConfig(losses=LossConfig(object=3.0, voxel=0.3))),
 }
 GROUPS = ("all", "base", "novel", "base things", "base stuff", "novel things", "novel stuff")
 FIGURES = ("PQ", "SQ", "RQ", "PQ-dagger", "mIoU")

@@ -11,7 +11,7 @@ import torch
 from afov.vocabulary import Vocabulary
 from afov_train.losses import ce_lovasz
 from afov_train.network.config import NetworkConfig
-from afov_train.panoptic.config import LossConfig, PanopticConfig
+from afov_train.panoptic.config import NAMELESS, LossConfig, PanopticConfig
 from afov_train.panoptic.decoder import Prediction
 from afov_train.panoptic.losses import unlabelled_loss
 from afov_train.panoptic.targets import (
@@ -125,7 +125,7 @@ def stages():
     """With segments, and in the paper's form; float64."""
     bank = OpenClipTeacher(TeacherConfig(), VOCABULARY).text_bank
     made = []
-    for losses in (LossConfig(), LossConfig(segments=0.0, unlabelled=0.0)):
+    for losses in (NAMELESS, LossConfig()):
         torch.manual_seed(0)
         base, config = BaseClasses.of(VOCABULARY, BASE), PanopticConfig(losses=losses)
         network = build_panoptic(NetworkConfig(), bank, base, config)
