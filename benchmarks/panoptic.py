@@ -49,7 +49,7 @@ from afov.splits import Split  # noqa: E402
 from afov.student import Student  # noqa: E402
 from afov_train.clusters import dbscan  # noqa: E402
 from afov_train.export import export_student  # noqa: E402
-from afov_train.panoptic.config import DecoderConfig, LossConfig, PanopticConfig  # noqa: E402
+from afov_train.panoptic.config import NAMELESS, DecoderConfig, LossConfig, PanopticConfig  # noqa: E402
 from afov_train.panoptic.export import panoptic_files  # noqa: E402
 from afov_train.panoptic.sweeps import PanopticSweep  # noqa: E402
 from afov_train.panoptic.targets import BaseClasses, PanopticTarget  # noqa: E402
@@ -85,6 +85,10 @@ ROWS = {
     "+ object loss": Row(PanopticConfig(losses=replace(PLAIN, object=LossConfig.object))),
     "+ voxel loss": Row(cameras=(True, False), clusters=True),
     "+ voxel loss, without dropout": Row(PanopticConfig(drop=0.0), cameras=(True, False)),
+    "+ segments": Row(PanopticConfig(losses=NAMELESS), cameras=(True, False), clusters=True),
+    "full supervision with its losses": Row(
+        PanopticConfig(losses=NAMELESS), "truth", cameras=(True, False), clusters=True
+    ),
     "full supervision": Row(labels="truth", cameras=(True, False), clusters=True),
     "without annotation": Row(labels="pseudo", cameras=(True, False)),
     "single head + voxel loss alone": Row(PanopticConfig(losses=LossConfig(object=0.0))),

@@ -5,7 +5,8 @@
 
 For every segment of the test drive's truth (15 points and more): the query whose mask overlaps it
 most, whatever the others claim; whether that is a match (IoU > 0.5); how many are named right; and
-of the matched, named and scored above the threshold. The runs are those that panoptic.py left.
+of the matched, named and scored above the threshold. Last, the share of a segment's points whose
+largest mask is that of a base stuff class's own query. The runs are those that panoptic.py left.
 """
 
 from __future__ import annotations
@@ -36,12 +37,14 @@ class Best(NamedTuple):
     Attributes:
         class_id: of the truth. iou: of the query's mask. named: as the truth has it.
         kept: its score is above the threshold.
+        taken: share of the segment whose largest mask is of a base stuff class's own query.
     """
 
     class_id: int
     iou: float
     named: bool
     kept: bool
+    taken: float
 
 
 def best_queries(student: Student, frame: Frame) -> list[Best]:
@@ -58,6 +61,8 @@ def best_queries(student: Student, frame: Frame) -> list[Best]:
     score = likely.max(1) * np.where(thing[likely.argmax(1) + 1], THING, 1)
     judged = (voxels.inverse >= 0) & (truth.class_id > 0)
     inside = (answers.mask > 0)[:, voxels.inverse[judged]]
+    stuff = sum(not c.thing for c in student.vocabulary.labelled if c.name in head.files.base)
+    own = (answers.mask.argmax(0) >= len(answers.mask) - stuff)[voxels.inverse[judged]]
     class_id = truth.class_id[judged].astype(np.int64)
     key = class_id * 65536 + np.where(thing[class_id], truth.instance_id[judged], 0)
     found = []
@@ -68,7 +73,8 @@ def best_queries(student: Student, frame: Frame) -> list[Best]:
         iou = common / (inside.sum(1) + points - common)
         query, known = iou.argmax(), int(one) // 65536
         right = int(likely[query].argmax()) + 1 == known
-        found.append(Best(known, float(iou[query]), right, bool(score[query] > SCORE)))
+        kept, taken = bool(score[query] > SCORE), float(own[key == one].mean())
+        found.append(Best(known, float(iou[query]), right, kept, taken))
     return found
 
 
@@ -79,6 +85,7 @@ def line(row: str, what: str, found: list[Best]) -> str:
         len(matched) / max(len(found), 1),
         sum(f.named for f in found) / max(len(found), 1),
         sum(f.named and f.kept for f in matched) / max(len(found), 1),
+        sum(f.taken for f in found) / max(len(found), 1),
     )
     iou = float(np.median([f.iou for f in found])) if found else np.nan
     cells = " | ".join(f"{share:.0%}" for share in shares)
@@ -110,9 +117,10 @@ def main() -> None:
     (split,) = (s for s in drives.splits if s.name == options.split)
     frames = drives.test()
     print(
-        "| | | segments | best mask's IoU, median | a mask matches | named right | both, and kept |"
+        "| | | segments | best mask's IoU, median | a mask matches | named right | both, and kept "
+        "| held by base stuff's queries |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for row in options.rows:
         run = options.out / "runs" / f"{row}-{split.name}-{options.seed}"
         student = Student.open(run / "model")

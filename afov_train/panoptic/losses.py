@@ -99,7 +99,8 @@ def object_loss(embedding: torch.Tensor, mask: torch.Tensor, image: torch.Tensor
     do not count, nor do masks without any other (2401.02402; the form is ours).
 
     Args:
-        embedding: (M, E), of matched queries, unit rows. mask: (M, V) logits.
+        embedding: (M, E), of matched queries, unit rows.
+        mask: (M, V) logits, or the masks of their objects, 0 or 1 (ours): pooled where above 0.
         image: (V, E), unit rows, zero where unseen.
     """
     inside = (mask.detach() > 0).to(image.dtype)
@@ -108,6 +109,26 @@ def object_loss(embedding: torch.Tensor, mask: torch.Tensor, image: torch.Tensor
     if not some.any():
         return embedding.sum() * 0
     return (1 - (embedding[some] * normalize(pooled[some], dim=1)).sum(1)).mean()
+
+
+def unlabelled_loss(
+    embedding: torch.Tensor, image: torch.Tensor, unlabelled: torch.Tensor
+) -> torch.Tensor:
+    """Voxels without a label keep to what cameras see there (ours).
+
+    mean over the voxels that a camera sees of 1 - cos(e_v, f_v) where there is no label, 0 where
+    there is one: nothing of it contends with what the auxiliary loss asks of the labelled.
+
+    Args:
+        embedding: (V, E), the trunk's, not normalised. image: (V, E), unit rows, zero where unseen.
+        unlabelled: (V,) bool.
+    """
+    seen = (image != 0).any(1)
+    mine = seen & unlabelled
+    if not mine.any():
+        return embedding.sum() * 0
+    cosine = (normalize(embedding[mine], dim=1) * image[mine]).sum(1)
+    return (1 - cosine).sum() / seen.sum()
 
 
 def voxel_loss(embedding: torch.Tensor, mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:

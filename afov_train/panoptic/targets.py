@@ -9,12 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
 from afov.errors import InputError
 from afov.frames import Frame
 from afov.vocabulary import Vocabulary
 
 LEAST = 5  # voxels of a thing that can be learned
+ALIKE = 0.7  # cosine of two image features that may be of one segment
+MEMBERS = 20  # voxels of a segment
+MIDDLES = 1024  # voxels among which the middle of a segment is looked for
 
 
 @dataclass(frozen=True)
@@ -106,22 +110,38 @@ class Objects(NamedTuple):
 
     Attributes:
         classes: (G,) int64, 0..K - 1, and masks: (G, V) float32, of things.
+        nameless: (U, E), the mean image feature of every segment, unit rows.
         stuff: (S, V) float32, the mask of every base stuff class, empty where it is not there.
-        labelled: (V,) bool, the voxels on which masks are judged.
+        segments: (U, V) float32, masks of what is not labelled, of `segments`, or none at all.
+        labelled: (V,) bool, the voxels of things and stuff.
+        label: (V,) int64, the base class, 0..K - 1, or the segment, K + 0..U - 1; -1 for neither.
     """
 
     classes: torch.Tensor
+    nameless: torch.Tensor
     masks: torch.Tensor
     stuff: torch.Tensor
+    segments: torch.Tensor
     labelled: torch.Tensor
+    label: torch.Tensor
+
+    @property
+    def judged(self) -> torch.Tensor:
+        """(V,) bool: the voxels on which masks are judged."""
+        return self.labelled | self.segments.any(0)
 
     def of_voxels(self, order: torch.Tensor) -> Objects:
         """The same over voxels in another order, (V,) int64."""
-        classes, *of_voxels = self
-        return Objects(classes, *(each[..., order] for each in of_voxels))
+        classes, nameless, *of_voxels = self
+        return Objects(classes, nameless, *(each[..., order] for each in of_voxels))
 
 
-def objects_of(class_id: torch.Tensor, instance_id: torch.Tensor, base: BaseClasses) -> Objects:
+def objects_of(
+    class_id: torch.Tensor,
+    instance_id: torch.Tensor,
+    base: BaseClasses,
+    image: torch.Tensor | None = None,
+) -> Objects:
     """Labels per voxel as masks; points of a thing without an instance count as not labelled.
 
     So do things of fewer than LEAST voxels: they are half of all, and what a query is taught by
@@ -129,6 +149,7 @@ def objects_of(class_id: torch.Tensor, instance_id: torch.Tensor, base: BaseClas
 
     Args:
         class_id, instance_id: (V,) int64; ids of base classes or 0.
+        image: (V, E), unit rows, zero where unseen, for the segments; None for none of them.
     """
     of_class = torch.full((256,), -1, device=class_id.device)
     of_class[torch.from_numpy(base.ids)] = torch.arange(len(base.ids), device=class_id.device)
@@ -138,9 +159,37 @@ def objects_of(class_id: torch.Tensor, instance_id: torch.Tensor, base: BaseClas
     keys, size = key.unique(return_counts=True)
     keys = keys[(keys > 0) & (size >= LEAST)]
     stuff = torch.from_numpy(base.ids[base.stuff]).to(class_id.device)
+    unlabelled = (class_id == 0)[:, None]
+    image = torch.zeros_like(unlabelled).float() if image is None else image * unlabelled
+    groups = segments(image)
+    counted = torch.arange(len(groups), device=key.device).to(groups) + len(base.ids) + 1
     return Objects(
         of_class[keys // 65536],
+        normalize(groups @ image, dim=1),
         (key == keys[:, None]).float(),
         (class_id == stuff[:, None]).float(),
+        groups,
         torch.isin(key, keys) | ((class_id > 0) & ~thing[class_id]),
+        of_class[class_id] + (counted @ groups).long(),
     )
+
+
+def segments(image: torch.Tensor) -> torch.Tensor:
+    """(U, V) float32: groups of voxels whose image features are alike, the largest first (ours).
+
+    The voxel that has most others within a cosine of ALIKE, and these, are a group; then the same
+    with what is left, until there are fewer than MEMBERS. No label and no class name is asked.
+
+    Args:
+        image: (V, E), unit rows, zero for voxels that shall be in none.
+    """
+    rows = torch.nonzero(image.any(1))[:, 0]
+    middles = rows[:: len(rows) // MIDDLES + 1]
+    near = image[middles] @ image[rows].T > ALIKE
+    found = [near.new_zeros(0, len(rows))]
+    while len(near) and (size := near.sum(1)).max() >= MEMBERS:
+        found.append(near[size.argmax()][None])
+        near = near & ~found[-1]
+    masks = image.new_zeros(len(found) - 1, len(image))
+    masks[:, rows] = torch.cat(found).to(image.dtype)
+    return masks

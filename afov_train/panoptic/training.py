@@ -22,6 +22,7 @@ from afov_train.panoptic.losses import (
     mask_loss,
     object_loss,
     position_loss,
+    unlabelled_loss,
     voxel_loss,
 )
 from afov_train.panoptic.matching import assign, class_cost, mask_cost
@@ -56,28 +57,39 @@ class PanopticTraining(Stage):
         self.register_buffer("text", torch.from_numpy(text_bank.embeddings[mine]))
         self.register_buffer("owner", torch.from_numpy(np.searchsorted(base.ids, owner[mine])))
 
-    def cosine(self, rows: torch.Tensor) -> torch.Tensor:
-        """(N, E) unit rows to (N, K): a class by its best phrase."""
+    def cosine(self, rows: torch.Tensor, nameless: torch.Tensor) -> torch.Tensor:
+        """(N, E) unit rows to (N, K + U): a class by its best phrase, a segment of what is not
+        labelled, (U, E), by its image feature."""
         each = rows @ self.text.T
         best = each.new_full((len(rows), len(self.base.ids)), -1.0)
-        return best.scatter_reduce(1, self.owner.expand_as(each), each, "amax")
+        named = best.scatter_reduce(1, self.owner.expand_as(each), each, "amax")
+        return torch.cat((named, rows @ nameless.T), 1) if len(nameless) else named
 
     def training_step(self, batch: PanopticBatch, _: int) -> torch.Tensor:
         """The weighted sum, mean over the sweeps of the batch."""
         count = int(batch.coords[-1, 0]) + 1
         embeddings = self.network.trunk(batch.features, batch.coords, count)
-        losses: list[Losses] = [{"auxiliary": self.auxiliary(embeddings, batch.class_id)}]
+        losses: list[Losses] = []
+        if self.config.losses.unlabelled:
+            unlabelled = batch.class_id == 0
+            losses.append({"unlabelled": unlabelled_loss(embeddings, batch.image, unlabelled)})
         for sweep in range(count):
             rows = torch.nonzero(batch.coords[:, 0] == sweep)[:, 0]
-            objects = objects_of(batch.class_id[rows], batch.instance_id[rows], self.base)
-            # Labelled voxels in front: the losses take a slice, where a choice would cost a copy.
-            order = objects.labelled.argsort(descending=True, stable=True)
-            rows, objects = rows[order], objects.of_voxels(order)
             image = batch.image[rows]
+            alike = image if self.config.losses.segments else None
+            objects = objects_of(batch.class_id[rows], batch.instance_id[rows], self.base, alike)
+            own = self.auxiliary(embeddings[rows], objects)
+            # Labelled voxels in front, those of segments behind them: the losses take a slice,
+            # where a choice would cost a copy.
+            order = (2 * objects.labelled + objects.segments.any(0)).argsort(
+                descending=True, stable=True
+            )
+            rows, image, objects = rows[order], image[order], objects.of_voxels(order)
             given = image * ~batch.dropped[rows, None]
             voxels = self.network.decoder.voxels(embeddings[rows], given, batch.xyz[rows])
             predictions = self.network.decoder.decode(voxels)
-            losses.append({"centre": self.of_centres(voxels, objects) / count})
+            centre = self.of_centres(voxels, objects)
+            losses.append({"auxiliary": own / count, "centre": centre / count})
             losses += [
                 {name: value / count for name, value in self.of_layer(p, objects, image, i).items()}
                 for i, p in enumerate(predictions)
@@ -96,49 +108,76 @@ class PanopticTraining(Stage):
         """The losses of what the queries answer after one layer, each with weight 1.
 
         Args:
-            objects: with all labelled voxels in front.
+            objects: with all labelled voxels in front, and those of segments behind them.
             image: (V, E), what the cameras see, whether the network was given it or not.
         """
-        logits = self.network.decoder.logits(self.cosine(prediction.embedding))
-        inside = slice(int(objects.labelled.sum()))
+        logits = self.network.decoder.logits(self.cosine(prediction.embedding, objects.nameless))
+        inside = slice(int(objects.judged.sum()))
+        query, classes, masks = self.matched(prediction, logits, objects, inside, layer)
+        targets = torch.zeros_like(logits)
+        targets[query, classes] = 1
+        named = classes < len(self.base.ids)
+        mine, others = query[named], query[~named]
+        losses = {
+            "classes": class_loss(logits, targets),
+            "mask": mask_loss(prediction.mask[mine][:, inside], masks[named]),
+            "position": position_loss(prediction.position[mine][:, inside], masks[named]),
+        }
+        if self.config.losses.segments:
+            losses["segments"] = mask_loss(prediction.mask[others][:, inside], masks[~named])
+        if self.config.losses.object:
+            own = self.config.losses.pooled == "object"
+            where = (masks, image[inside]) if own else (prediction.mask[query], image)
+            losses["object"] = object_loss(prediction.embedding[query], *where)
+        if self.config.losses.voxel:
+            losses["voxel"] = voxel_loss(prediction.embedding, prediction.mask, image)
+        return losses
+
+    def matched(
+        self,
+        prediction: Prediction,
+        logits: torch.Tensor,
+        objects: Objects,
+        inside: slice,
+        layer: int,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Which queries answer for an object: these, (M,), its class, (M,), and its mask, (M, J).
+
+        Args:
+            logits: (Q, K + U). inside: the J voxels on which masks are judged.
+        """
         things = len(prediction.embedding) - self.network.decoder.stuff
-        cost = mask_cost(prediction.mask[:things, inside], objects.masks[:, inside])
+        masks = torch.cat((objects.masks, objects.segments))[:, inside]
+        nameless = torch.arange(len(objects.segments), device=masks.device) + len(self.base.ids)
+        classes = torch.cat((objects.classes, nameless))
+        cost = mask_cost(prediction.mask[:things, inside], masks)
         if layer:  # the first matching looks at masks alone (P3Former)
-            cost = cost + class_cost(logits[:things], objects.classes)
+            cost = cost + class_cost(logits[:things], classes)
         query, of = assign(cost)
         # Base stuff has its own queries, behind the others.
         there = torch.nonzero(objects.stuff.any(1))[:, 0]
         stuff = torch.from_numpy(self.base.stuff).to(there.device)[there]
-        matched = torch.cat((query, things + there))
-        masks = torch.cat((objects.masks[of], objects.stuff[there]))[:, inside]
-        targets = torch.zeros_like(logits)
-        targets[matched, torch.cat((objects.classes[of], stuff))] = 1
-        mine = prediction.mask[matched]
-        losses = {
-            "classes": class_loss(logits, targets),
-            "mask": mask_loss(mine[:, inside], masks),
-            "position": position_loss(prediction.position[matched][:, inside], masks),
-        }
-        if self.config.losses.object:
-            losses["object"] = object_loss(prediction.embedding[matched], mine, image)
-        if self.config.losses.voxel:
-            losses["voxel"] = voxel_loss(prediction.embedding, prediction.mask, image)
-        return losses
+        return (
+            torch.cat((query, things + there)),
+            torch.cat((classes[of], stuff)),
+            torch.cat((masks[of], objects.stuff[there][:, inside])),
+        )
 
     def of_centres(self, voxels: Voxels, objects: Objects) -> torch.Tensor:
         """Where things are, whichever they are."""
         inside = slice(int(objects.labelled.sum()))
         return centre_loss(voxels.centre[inside], objects.masks[:, inside], voxels.xyz[inside])
 
-    def auxiliary(self, embeddings: torch.Tensor, class_id: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy + Lovász of the voxels' own embeddings over the base classes."""
-        known = class_id > 0
+    def auxiliary(self, embeddings: torch.Tensor, objects: Objects) -> torch.Tensor:
+        """Cross-entropy + Lovász of the voxels' own embeddings over the base classes, and over the
+        segments of what is not labelled."""
+        known = objects.label >= 0
         if not known.any():
             return embeddings.sum() * 0
-        cosine = self.cosine(normalize(embeddings[known], dim=1)) / self.config.temperature
+        rows = normalize(embeddings[known], dim=1)
+        cosine = self.cosine(rows, objects.nameless) / self.config.temperature
         logits = torch.cat((cosine.new_full((len(cosine), 1), -1e4), cosine), 1)
-        ids = torch.from_numpy(self.base.ids).to(class_id.device)
-        return ce_lovasz(logits, 1 + torch.searchsorted(ids, class_id[known]))
+        return ce_lovasz(logits, 1 + objects.label[known])
 
 
 def build_panoptic(
