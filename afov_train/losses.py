@@ -79,7 +79,9 @@ def best_cosine(
         embeddings: (V, E), of any length.
         text: (P, E), unit rows, class after class. phrases: how many each class has.
     """
-    cosine: torch.Tensor = _BestCosine.apply(embeddings, text, phrases)
+    # In 32 bits under AMP, too: cosines of a class's phrases differ by little.
+    with torch.autocast(embeddings.device.type, enabled=False):
+        cosine: torch.Tensor = _BestCosine.apply(embeddings.to(text.dtype), text, phrases)
     return cosine
 
 

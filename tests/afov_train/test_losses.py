@@ -101,3 +101,15 @@ def test_an_embedding_of_nothing_is_no_error():
     best_cosine(nothing, torch.eye(4), [2, 2]).sum().backward()
     assert torch.isfinite(nothing.grad).all()
     assert best_cosine(torch.zeros(0, 4), torch.eye(4), [2, 2]).shape == (0, 2)
+
+
+def test_under_amp_the_best_cosine_is_that_of_32_bits():
+    rng = torch.Generator().manual_seed(3)
+    text = normalize(torch.randn(6, 8, generator=rng), dim=1)
+    embeddings = torch.randn(20, 8, generator=rng).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        got = best_cosine(embeddings, text, [2, 3, 1])
+        got.sum().backward()
+    assert got.dtype == torch.float32
+    assert torch.allclose(got, best_cosine(embeddings.detach().float(), text, [2, 3, 1]))
+    assert torch.isfinite(embeddings.grad).all() and embeddings.grad.dtype == torch.bfloat16
