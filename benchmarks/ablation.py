@@ -192,9 +192,11 @@ def _without_errors(
     folder.mkdir(exist_ok=True)
     files = []
     for ours, true in zip(taught["all"], taught["truth"], strict=True):
+        files.append(folder / ours.name)
+        if files[-1].exists():
+            continue
         said, truth = TaughtSweep.load(ours), TaughtSweep.load(true)
         here = said.class_id(vocabulary) > 0
-        files.append(folder / ours.name)
         replace(said, phrase=np.where(here, truth.phrase, NO_PHRASE)).save(files[-1])
     return files
 
@@ -291,21 +293,16 @@ def ladder(bench: Bench, seed: int) -> None:
     once(bench, "full supervision", seed, "truth", usual)
 
 
-def parts(bench: Bench, seed: int) -> None:
-    """Every other row."""
+def pretraining(bench: Bench, seed: int) -> None:
+    """TMP before distillation, and what few labels make of each beginning."""
     usual = DistillConfig(steps=bench.steps)
     after_tmp = replace(usual, steps=bench.steps - bench.steps // 3)
     few = DistillConfig(steps=bench.steps // 3, head="closed", class_weight="none")
     frozen = OptimizerConfig(learning_rate=0.0, head_learning_rate=0.02)
     probe = replace(few, optimizer=frozen)
-    once(bench, CORRECTED, seed, CORRECTED, usual)
     for labels, row in (("paper", "TMP, distillation"), ("all", "TMP, distillation + all six")):
         start = partial(tmp, bench, seed, labels)
         once(bench, row, seed, labels, after_tmp, start, save=f"afov-{labels}-{seed}", afi=True)
-    once(bench, "distillation, closed head", seed, "paper", replace(usual, head="closed"))
-    once(bench, "TMP's losses beside distillation", seed, "paper", replace(usual, tmp=0.2))
-    for name in SWITCHES:
-        once(bench, f"distillation + {name}", seed, name, usual)
     starts: dict[str, Callable[[], Path] | None] = {
         "random weights": None,
         "TMP": partial(tmp, bench, seed, "paper"),
@@ -315,6 +312,20 @@ def parts(bench: Bench, seed: int) -> None:
         once(bench, f"3 labelled sweeps, from {name}", seed, "a twentieth", few, begin)
     for name, begin in starts.items():
         once(bench, f"linear probe of {name}", seed, "truth", probe, begin)
+
+
+def losses(bench: Bench, seed: int) -> None:
+    """The closed head, TMP's losses beside, and what errors in the labels cost."""
+    usual = DistillConfig(steps=bench.steps)
+    once(bench, "distillation, closed head", seed, "paper", replace(usual, head="closed"))
+    once(bench, "TMP's losses beside distillation", seed, "paper", replace(usual, tmp=0.2))
+    once(bench, CORRECTED, seed, CORRECTED, usual)
+
+
+def switches(bench: Bench, seed: int) -> None:
+    """Every way to better labels by itself."""
+    for name in SWITCHES:
+        once(bench, f"distillation + {name}", seed, name, DistillConfig(steps=bench.steps))
 
 
 def table(rows: dict[tuple[str, int], list[float]]) -> str:
@@ -355,10 +366,10 @@ def main() -> None:
     for core in available:
         cores.put(core)
     with ProcessPoolExecutor(len(available), context, take_core, (cores,)) as pool:
-        # The ladder first: an interrupted run has at least that.
+        # The ladder first: an interrupted run has at least that. Short ones last, or a core waits.
         waiting = [
             pool.submit(work, rows, options.out, options.steps, seed)
-            for rows in (ladder, parts)
+            for rows in (ladder, switches, pretraining, losses)
             for seed in range(options.seeds)
         ]
         for done in waiting:
