@@ -5,8 +5,7 @@
 The teacher looks at images at about a third of their size, so that it errs as the paper's
 teachers do on nuScenes (mIoU 40 to 60 on the points that cameras see); voxels are twice as large as
 usual. The ladder from plain distillation to full supervision comes first, for every seed, then the
-other rows. Each is trained once per seed, on one core, as many side by side as there are cores: two
-rows on a core each take six tenths of the time of two on both. What is measured goes at once to
+other rows. Each is trained once per seed, on a core of its own. What is measured goes at once to
 ablation.csv (mIoU and accuracy over all points of the test drive, IoU of every class), which a
 second call goes on from, and in the end as a table of means and spreads to ablation.md.
 """
@@ -15,11 +14,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import multiprocessing
 import os
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +26,8 @@ import numpy as np
 import torch
 
 warnings.filterwarnings("ignore")
+
+from trained_rows import mean_and_spread, side_by_side  # noqa: E402
 
 from afov.afi import Mode  # noqa: E402
 from afov.frames import Frame  # noqa: E402
@@ -64,7 +63,6 @@ CONFIG = replace(
     grid=VoxelGrid(size=(0.2, 2.0, 0.2)),
 )
 CLASSES = 16
-CORRECTED = "truth where all six label"
 PAPER = TeachConfig(occlusion=False, agreement=False, keep=1.0, vote=0.0, objects=False, reach=0.0)
 SWITCHES: dict[str, dict[str, Any]] = {
     "occlusion test": {"occlusion": True},
@@ -157,7 +155,6 @@ def prepare(out: Path, steps: int) -> Bench:
     truth = BagSource(out / "train.mcap", truth=True)
     taught["truth"] = supervised_sweeps(truth, vocabulary, 1.0, out / "truth")
     taught["a twentieth"] = taught["truth"][::20]
-    taught[CORRECTED] = _without_errors(taught, vocabulary, out / "corrected")
     test = list(BagSource(out / "test.mcap", truth=True))
     return Bench(out, work, steps, teacher, drive, taught, test, recorded(out))
 
@@ -183,22 +180,6 @@ def judge_teacher(bench: Bench) -> None:
         said = class_of_phrase(phrase, bench.vocabulary)
         matrix += confusion(frame.truth.class_id[where], said[where], CLASSES)
     bench.record(row, 0, matrix)
-
-
-def _without_errors(
-    taught: dict[str, list[Path]], vocabulary: Vocabulary, folder: Path
-) -> list[Path]:
-    """All six switches' labels with true classes: what is missing stays so, nothing is wrong."""
-    folder.mkdir(exist_ok=True)
-    files = []
-    for ours, true in zip(taught["all"], taught["truth"], strict=True):
-        files.append(folder / ours.name)
-        if files[-1].exists():
-            continue
-        said, truth = TaughtSweep.load(ours), TaughtSweep.load(true)
-        here = said.class_id(vocabulary) > 0
-        replace(said, phrase=np.where(here, truth.phrase, NO_PHRASE)).save(files[-1])
-    return files
 
 
 def judge_labels(bench: Bench, way: str) -> None:
@@ -241,13 +222,15 @@ def trained(
     return network, bank
 
 
-def tmp(bench: Bench, seed: int, labels: str) -> Path:
+def tmp(bench: Bench, seed: int) -> Path:
     """Weights after TMP, which takes a third of a row's steps."""
     torch.manual_seed(seed)
     network = build_network(CONFIG.network, bench.bank.embeddings.shape[1])
     config = PretrainConfig(steps=bench.steps // 3, seed=seed)
-    folder = bench.out / f"tmp-{labels}-{seed}"
-    pretrain(network, bench.taught[labels], bench.bank, CONFIG.network, CONFIG.grid, config, folder)
+    folder = bench.out / f"tmp-{seed}"
+    pretrain(
+        network, bench.taught["paper"], bench.bank, CONFIG.network, CONFIG.grid, config, folder
+    )
     return folder / "network.safetensors"
 
 
@@ -300,13 +283,14 @@ def pretraining(bench: Bench, seed: int) -> None:
     few = DistillConfig(steps=bench.steps // 3, head="closed", class_weight="none")
     frozen = OptimizerConfig(learning_rate=0.0, head_learning_rate=0.02)
     probe = replace(few, optimizer=frozen)
-    for labels, row in (("paper", "TMP, distillation"), ("all", "TMP, distillation + all six")):
-        start = partial(tmp, bench, seed, labels)
-        once(bench, row, seed, labels, after_tmp, start, save=f"afov-{labels}-{seed}", afi=True)
+    pretrained = partial(tmp, bench, seed)
+    once(
+        bench, "TMP, distillation", seed, "paper", after_tmp, pretrained, f"afov-{seed}", afi=True
+    )  # fmt: skip
     starts: dict[str, Callable[[], Path] | None] = {
         "random weights": None,
-        "TMP": partial(tmp, bench, seed, "paper"),
-        "AFOV": lambda: bench.out / f"afov-paper-{seed}/network.safetensors",
+        "TMP": pretrained,
+        "AFOV": lambda: bench.out / f"afov-{seed}/network.safetensors",
     }
     for name, begin in starts.items():
         once(bench, f"3 labelled sweeps, from {name}", seed, "a twentieth", few, begin)
@@ -315,11 +299,10 @@ def pretraining(bench: Bench, seed: int) -> None:
 
 
 def losses(bench: Bench, seed: int) -> None:
-    """The closed head, TMP's losses beside, and what errors in the labels cost."""
+    """The closed head, and TMP's losses beside the open one."""
     usual = DistillConfig(steps=bench.steps)
     once(bench, "distillation, closed head", seed, "paper", replace(usual, head="closed"))
     once(bench, "TMP's losses beside distillation", seed, "paper", replace(usual, tmp=0.2))
-    once(bench, CORRECTED, seed, CORRECTED, usual)
 
 
 def switches(bench: Bench, seed: int) -> None:
@@ -333,16 +316,8 @@ def table(rows: dict[tuple[str, int], list[float]]) -> str:
     lines = ["| | mIoU | accuracy | seeds |", "|---|---|---|---|"]
     for row in dict.fromkeys(name for name, _ in rows):
         figures = np.array([f[:2] for (name, _), f in rows.items() if name == row])
-        mean, spread = figures.mean(0), figures.std(0)
-        cells = [f"{m:.1f} ± {s:.1f}" for m, s in zip(mean, spread, strict=True)]
-        lines.append(f"| {row} | {' | '.join(cells)} | {len(figures)} |")
+        lines.append(f"| {row} | {mean_and_spread(figures)} | {len(figures)} |")
     return "\n".join(lines) + "\n"
-
-
-def take_core(cores: Any) -> None:
-    """This process keeps to one core, on which both sweeps of a step are trained one by one."""
-    os.sched_setaffinity(0, {cores.get()})
-    torch.set_num_threads(1)
 
 
 def work(rows: Callable[[Bench, int], None], out: Path, steps: int, seed: int) -> None:
@@ -361,19 +336,14 @@ def main() -> None:
     judge_teacher(bench)
     for way in ("paper", *SWITCHES, "all"):
         judge_labels(bench, way)
-    context, available = multiprocessing.get_context("spawn"), sorted(os.sched_getaffinity(0))
-    cores = context.Queue()
-    for core in available:
-        cores.put(core)
-    with ProcessPoolExecutor(len(available), context, take_core, (cores,)) as pool:
-        # The ladder first: an interrupted run has at least that. Short ones last, or a core waits.
-        waiting = [
-            pool.submit(work, rows, options.out, options.steps, seed)
+    # The ladder first: an interrupted run has at least that. Short ones last, or a core waits.
+    side_by_side(
+        [
+            partial(work, rows, options.out, options.steps, seed)
             for rows in (ladder, switches, pretraining, losses)
             for seed in range(options.seeds)
         ]
-        for done in waiting:
-            done.result()
+    )
     text = table(recorded(options.out))
     (options.out / "ablation.md").write_text(text)
     print(text)

@@ -18,15 +18,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
-import subprocess
-import sys
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -34,6 +30,7 @@ import torch
 warnings.filterwarnings("ignore")
 
 from panoptic_drives import GRID, NETWORK, Drives  # noqa: E402
+from trained_rows import mean_and_spread, side_by_side  # noqa: E402
 
 from afov.frames import Frame, Truth  # noqa: E402
 from afov.image_tower import ImageTower  # noqa: E402
@@ -49,13 +46,13 @@ from afov.splits import Split  # noqa: E402
 from afov.student import Student  # noqa: E402
 from afov_train.clusters import dbscan  # noqa: E402
 from afov_train.export import export_student  # noqa: E402
-from afov_train.panoptic.config import NAMELESS, DecoderConfig, LossConfig, PanopticConfig  # noqa: E402
+from afov_train.panoptic.config import PUBLISHED, DecoderConfig, PanopticConfig  # noqa: E402
 from afov_train.panoptic.export import panoptic_files  # noqa: E402
 from afov_train.panoptic.sweeps import PanopticSweep  # noqa: E402
 from afov_train.panoptic.targets import BaseClasses, PanopticTarget  # noqa: E402
 from afov_train.panoptic.training import build_panoptic, train_panoptic  # noqa: E402
 
-PLAIN = LossConfig(object=0.0, voxel=0.0)
+PLAIN = replace(PUBLISHED, object=0.0, voxel=0.0)
 ALONE = DecoderConfig(fusion=False)
 GAP = 1.0  # metres
 Segments = tuple[np.ndarray, np.ndarray]  # class and instance of each point
@@ -82,17 +79,14 @@ ROWS = {
     "baseline": Row(PanopticConfig(decoder=ALONE, head="ensemble", losses=PLAIN)),
     "+ fusion": Row(PanopticConfig(head="ensemble", losses=PLAIN)),
     "+ single head": Row(PanopticConfig(losses=PLAIN)),
-    "+ object loss": Row(PanopticConfig(losses=replace(PLAIN, object=LossConfig.object))),
-    "+ voxel loss": Row(cameras=(True, False), clusters=True),
-    "+ voxel loss, without dropout": Row(PanopticConfig(drop=0.0), cameras=(True, False)),
-    "+ segments": Row(PanopticConfig(losses=NAMELESS), cameras=(True, False), clusters=True),
-    "full supervision with its losses": Row(
-        PanopticConfig(losses=NAMELESS), "truth", cameras=(True, False), clusters=True
-    ),
+    "+ object loss": Row(PanopticConfig(losses=replace(PLAIN, object=PUBLISHED.object))),
+    "+ voxel loss": Row(PanopticConfig(losses=PUBLISHED), cameras=(True, False), clusters=True),
+    "+ segments": Row(cameras=(True, False), clusters=True),
+    "+ segments, without dropout": Row(PanopticConfig(drop=0.0), cameras=(True, False)),
     "full supervision": Row(labels="truth", cameras=(True, False), clusters=True),
     "without annotation": Row(labels="pseudo", cameras=(True, False)),
-    "single head + voxel loss alone": Row(PanopticConfig(losses=LossConfig(object=0.0))),
-    "both losses threefold": Row(PanopticConfig(losses=LossConfig(object=3.0, voxel=0.3))),
+    "single head + voxel loss alone": Row(PanopticConfig(losses=replace(PUBLISHED, object=0.0))),
+    "both losses threefold": Row(PanopticConfig(losses=replace(PUBLISHED, object=3.0, voxel=0.3))),
 }
 GROUPS = ("all", "base", "novel", "base things", "base stuff", "novel things", "novel stuff")
 FIGURES = ("PQ", "SQ", "RQ", "PQ-dagger", "mIoU")
@@ -118,9 +112,11 @@ def measured(out: Path) -> dict[tuple[str, str, int], list[float]]:
     return {(row, split, int(seed)): [float(f) for f in rest] for row, split, seed, *rest in lines}
 
 
-def judge(drives: Drives, name: str, split: Split, seed: int, steps: int) -> None:
+def judge(out: Path, name: str, held_out: str, seed: int, steps: int) -> None:
     """Trains one row, exports it, and tests it as a vehicle would run it."""
-    row, frames = ROWS[name], drives.test()
+    drives, row = Drives.open(out), ROWS[name]
+    (split,) = (s for s in drives.splits if s.name == held_out)
+    frames = drives.test()
     folder = drives.out / "runs" / f"{name}-{split.name}-{seed}"
     student = trained(
         drives, row, split, replace(row.config, seed=seed, steps=steps, batch=1), frames[0], folder
@@ -241,9 +237,7 @@ def table(found: dict[tuple[str, str, int], list[float]]) -> str:
     names = dict.fromkeys(name for name, _, _ in found)
     for row in sorted(names, key=lambda name: order.index(name) if name in order else len(order)):
         figures = np.array([f for (name, _, _), f in found.items() if name == row])[:, places]
-        mean, spread = np.nanmean(figures, 0), np.nanstd(figures, 0)
-        cells = [f"{m:.1f} ± {s:.1f}" for m, s in zip(mean, spread, strict=True)]
-        lines.append(f"| {row} | {' | '.join(cells)} | {len(figures)} |")
+        lines.append(f"| {row} | {mean_and_spread(figures)} | {len(figures)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -263,8 +257,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     drives = Drives.open(options.out)
     if options.row:
-        (split,) = (s for s in drives.splits if s.name == options.split)
-        judge(drives, options.row, split, options.seed, options.steps)
+        judge(options.out, options.row, options.split, options.seed, options.steps)
         return
     if not drives.prepared:
         drives.prepare(options.streets, options.start_steps)
@@ -280,7 +273,7 @@ def main() -> None:
     ]
     side_by_side(
         [
-            ["--row", row, "--split", split, "--seed", str(seed)]
+            partial(judge, options.out, row, split, seed, options.steps)
             for row, split, seed in wanted
             if (last(row), split, seed) not in done
         ]
@@ -292,24 +285,6 @@ def main() -> None:
 def last(row: str) -> str:
     """The last line of a row."""
     return row if ROWS[row].cameras[-1] else f"{row}, cameras off at the test"
-
-
-def side_by_side(jobs: Sequence[Sequence[str]]) -> None:
-    """Each job is this script once more, with further arguments, on a core of its own."""
-    # Not as the main file, which every process that a training starts would import once more.
-    run = "import sys; sys.path.insert(0, sys.argv.pop(1)); import panoptic; panoptic.main()"
-    start = [sys.executable, "-c", run, str(Path(__file__).parent), *sys.argv[1:]]
-    cores: SimpleQueue[int] = SimpleQueue()
-    for core in sorted(os.sched_getaffinity(0)):
-        cores.put(core)
-
-    def work(job: Sequence[str]) -> None:
-        core = cores.get()
-        subprocess.run(["taskset", "-c", str(core), *start, *job], check=True)
-        cores.put(core)
-
-    with ThreadPoolExecutor(cores.qsize()) as pool:
-        list(pool.map(work, jobs))
 
 
 if __name__ == "__main__":

@@ -56,21 +56,18 @@ class LossConfig:
     """Cross-entropy + Lovász of the voxels' own embeddings (P3Former)."""
     object: float = 1.0
     """Object-level distillation (L_O)."""
-    pooled: Literal["mask", "object"] = "mask"
-    """Where L_O pools image features: in the mask that its query has so far, or in the labelled
-    object (ours)."""
     voxel: float = 0.1
     """Voxel-level distillation (L_V)."""
-    segments: float = 0.0
+    segments: float = 1.0
     """Focal and dice loss of masks for what is not labelled, grouped by likeness of its image
-    features: nameless classes of one sweep (ours)."""
-    unlabelled: float = 0.0
+    features: nameless classes of one sweep (ours). Where all classes are base classes it is 0."""
+    unlabelled: float = 10.0
     """1 - cos between the own embeddings of voxels that are not labelled and what cameras see
-    there (ours)."""
+    there (ours). Where all classes are base classes it is 0."""
 
 
-NAMELESS = LossConfig(pooled="object", segments=1.0, unlabelled=10.0)
-"""Where labels of some classes are held out (ours): with all labels things come out worse."""
+PUBLISHED = LossConfig(segments=0.0, unlabelled=0.0)
+"""The paper's losses alone."""
 
 
 @dataclass(frozen=True)

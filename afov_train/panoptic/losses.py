@@ -99,8 +99,7 @@ def object_loss(embedding: torch.Tensor, mask: torch.Tensor, image: torch.Tensor
     do not count, nor do masks without any other (2401.02402; the form is ours).
 
     Args:
-        embedding: (M, E), of matched queries, unit rows.
-        mask: (M, V) logits, or the masks of their objects, 0 or 1 (ours): pooled where above 0.
+        embedding: (M, E), of matched queries, unit rows. mask: (M, V) logits.
         image: (V, E), unit rows, zero where unseen.
     """
     inside = (mask.detach() > 0).to(image.dtype)

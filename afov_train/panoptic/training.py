@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,10 @@ class PanopticTraining(Stage):
         base: BaseClasses,
         config: PanopticConfig,
     ) -> None:
+        if len(base.ids) == len(text_bank.vocabulary.labelled):
+            # No class is left to which what is not labelled could belong.
+            losses = replace(config.losses, segments=0.0, unlabelled=0.0)
+            config = replace(config, losses=losses)
         super().__init__(network, config, text_bank.vocabulary)
         self.base = base
         owner = text_bank.vocabulary.phrase_class_id.astype(np.int64)
@@ -126,9 +131,9 @@ class PanopticTraining(Stage):
         if self.config.losses.segments:
             losses["segments"] = mask_loss(prediction.mask[others][:, inside], masks[~named])
         if self.config.losses.object:
-            own = self.config.losses.pooled == "object"
-            where = (masks, image[inside]) if own else (prediction.mask[query], image)
-            losses["object"] = object_loss(prediction.embedding[query], *where)
+            losses["object"] = object_loss(
+                prediction.embedding[query], prediction.mask[query], image
+            )
         if self.config.losses.voxel:
             losses["voxel"] = voxel_loss(prediction.embedding, prediction.mask, image)
         return losses
