@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from afov.text_bank import TextBank
 from afov.voxels import VoxelGrid
-from afov_train.losses import ce_lovasz
+from afov_train.losses import best_cosine, ce_lovasz
 from afov_train.network.config import NetworkConfig
 from afov_train.network.unet import build_network
 from afov_train.panoptic.config import PanopticConfig
@@ -38,7 +38,6 @@ class PanopticTraining(Stage):
     """The sum of the losses after every layer, and the auxiliary one, sweep by sweep."""
 
     text: torch.Tensor
-    owner: torch.Tensor
     network: PanopticNetwork
     config: PanopticConfig
     collate = staticmethod(collate)
@@ -60,14 +59,13 @@ class PanopticTraining(Stage):
         mine = np.isin(owner, base.ids)
         # Only base classes: no loss knows the name of any other.
         self.register_buffer("text", torch.from_numpy(text_bank.embeddings[mine]))
-        self.register_buffer("owner", torch.from_numpy(np.searchsorted(base.ids, owner[mine])))
+        # Class after class, as the vocabulary has its phrases.
+        self.phrases = np.bincount(np.searchsorted(base.ids, owner[mine])).tolist()
 
     def cosine(self, rows: torch.Tensor, nameless: torch.Tensor) -> torch.Tensor:
         """(N, E) unit rows to (N, K + U): a class by its best phrase, a segment of what is not
         labelled, (U, E), by its image feature."""
-        each = rows @ self.text.T
-        best = each.new_full((len(rows), len(self.base.ids)), -1.0)
-        named = best.scatter_reduce(1, self.owner.expand_as(each), each, "amax")
+        named = best_cosine(rows, self.text, self.phrases)
         return torch.cat((named, rows @ nameless.T), 1) if len(nameless) else named
 
     def training_step(self, batch: PanopticBatch, _: int) -> torch.Tensor:
