@@ -58,8 +58,7 @@ class Distillation(Stage):
         self.register_buffer("category", categories(text_bank.vocabulary))
         self.register_buffer("labelled", torch.from_numpy(labelled))
         self.register_buffer("weights", weights)
-        # Class after class, as the vocabulary has its phrases.
-        self.phrases = np.bincount(owner[labelled] - 1).tolist()
+        self.phrases = [len(c.phrases) for c in text_bank.vocabulary.labelled]
 
     def class_logits(self, embeddings: torch.Tensor) -> torch.Tensor:
         """(V, E) to (V, K + 1); column 0, unlabelled, is never chosen.

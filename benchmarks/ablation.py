@@ -3,11 +3,11 @@
     python benchmarks/ablation.py [--out DIR] [--seeds 3] [--steps 225]
 
 The teacher looks at images at about a third of their size, so that it errs as the paper's
-teachers do on nuScenes (mIoU 40 to 60 on the points that cameras see); voxels are twice as large as
-usual. The ladder from plain distillation to full supervision comes first, for every seed, then the
-other rows. Each is trained once per seed, on a core of its own. What is measured goes at once to
-ablation.csv (mIoU and accuracy over all points of the test drive, IoU of every class), which a
-second call goes on from, and in the end as a table of means and spreads to ablation.md.
+teachers do on nuScenes (mIoU 40 to 60 on the points that cameras see). The ladder from plain
+distillation to full supervision comes first, for every seed, then the other rows. Each is trained
+once per seed, on a core of its own. What is measured goes at once to ablation.csv (mIoU and
+accuracy over all points of the test drive, IoU of every class), which a second call goes on from,
+and in the end as a table of means and spreads to ablation.md.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from afov.sources.bags import BagSource  # noqa: E402
 from afov.student import Student  # noqa: E402
 from afov.text_bank import TextBank  # noqa: E402
 from afov.vocabulary import Vocabulary  # noqa: E402
-from afov.voxels import VoxelGrid  # noqa: E402
 from afov_train.config import (  # noqa: E402
     DistillConfig,
     OptimizerConfig,
@@ -57,11 +56,7 @@ from afov_train.teachers import build_teacher  # noqa: E402
 from afov_train.teachers.segments import Teacher  # noqa: E402
 
 USUAL = TrainConfig()
-CONFIG = replace(
-    USUAL,
-    teacher=replace(USUAL.teacher, overlap=0.0, scales=(0.35,)),
-    grid=VoxelGrid(size=(0.2, 2.0, 0.2)),
-)
+CONFIG = replace(USUAL, teacher=replace(USUAL.teacher, overlap=0.0, scales=(0.35,)))
 CLASSES = 16
 PAPER = TeachConfig(occlusion=False, agreement=False, keep=1.0, vote=0.0, objects=False, reach=0.0)
 SWITCHES: dict[str, dict[str, Any]] = {
@@ -284,9 +279,8 @@ def pretraining(bench: Bench, seed: int) -> None:
     frozen = OptimizerConfig(learning_rate=0.0, head_learning_rate=0.02)
     probe = replace(few, optimizer=frozen)
     pretrained = partial(tmp, bench, seed)
-    once(
-        bench, "TMP, distillation", seed, "paper", after_tmp, pretrained, f"afov-{seed}", afi=True
-    )  # fmt: skip
+    save = f"afov-{seed}"
+    once(bench, "TMP, distillation", seed, "paper", after_tmp, pretrained, save, afi=True)
     starts: dict[str, Callable[[], Path] | None] = {
         "random weights": None,
         "TMP": pretrained,

@@ -255,10 +255,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    drives = Drives.open(options.out)
     if options.row:
         judge(options.out, options.row, options.split, options.seed, options.steps)
         return
+    drives = Drives.open(options.out)
     if not drives.prepared:
         drives.prepare(options.streets, options.start_steps)
     done = measured(options.out)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from zero_shot import CONFIG, likeness, trained
+from zero_shot import CONFIG, trained
 
 from afov.metrics import confusion, iou, mean_iou
 from afov.sources.bags import BagSource
@@ -53,9 +53,10 @@ def embeddings_and_truth(student: Student, bags: Sequence[Path]) -> tuple[np.nda
 def table(rows: np.ndarray, truth: np.ndarray, taught: TextBank, asked: TextBank) -> str:
     """Markdown: classes called by the words of training, by all that were never used, by each."""
     names = asked.vocabulary.names[1:]
+    best = asked.class_scores(rows)
     matrices = [
-        confusion(truth, likeness(bank, rows)[:, : len(names)].argmax(1) + 1, len(names))
-        for bank in (taught, asked)
+        confusion(truth, scores.argmax(1) + 1, len(names))
+        for scores in (taught.class_scores(rows), best)
     ]
     before, after = (100 * iou(matrix) for matrix in matrices)
     lines = [
@@ -66,19 +67,19 @@ def table(rows: np.ndarray, truth: np.ndarray, taught: TextBank, asked: TextBank
     ]
     for i, name in enumerate(names):
         if (truth == i + 1).any():
-            recall, precision, word = min(by_word(rows, truth, asked, i))
+            others = np.delete(best, i, axis=1).max(1)
+            recall, precision, word = min(by_word(rows, truth == i + 1, others, asked, i + 1))
             cells = f"{before[i]:.1f} | {after[i]:.1f} | {word} | {precision:.1%} | {recall:.1%}"
             lines.append(f"| {name} | {cells} |")
     return "\n".join(lines)
 
 
 def by_word(
-    rows: np.ndarray, truth: np.ndarray, asked: TextBank, place: int
+    rows: np.ndarray, true: np.ndarray, others: np.ndarray, asked: TextBank, class_id: int
 ) -> list[tuple[float, float, str]]:
-    """Recall and precision of each word of a class against the words of all others."""
-    others = np.delete(likeness(asked, rows), place, axis=1).max(1)
-    figures, true = [], truth == place + 1
-    for row in np.flatnonzero(asked.vocabulary.phrase_class_id == place + 1):
+    """Recall and precision of each word of a class against the best word of all others."""
+    figures = []
+    for row in np.flatnonzero(asked.vocabulary.phrase_class_id == class_id):
         found = rows @ asked.embeddings[row] > others
         hit = (found & true).sum()
         word = asked.vocabulary.phrases[row]

@@ -10,9 +10,9 @@ simulator's truth stand the average precision of the margin by which the phrase 
 cosine alone (what `~/query` compares with a threshold), and chance: the share of such points.
 
 `--teacher` adds what the 2D model itself finds on the points that cameras see: no student can be
-asked for more. `--drive` trains students first, 225 steps at voxels twice as large as usual: as
-afov-train does, with `--distill.tmp 0.5`, with `--distill.absorbed`, and from truth that names
-these objects, which shows what the network could know of them at all.
+asked for more. `--drive` trains students first, 225 steps: as afov-train does, with
+`--distill.tmp 0.5`, with `--distill.absorbed`, and from truth that names these objects, which shows
+what the network could know of them at all.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from afov.sources.bags import BagSource
 from afov.student import Student, at_points
 from afov.text_bank import TextBank
 from afov.vocabulary import Vocabulary
-from afov.voxels import VoxelGrid
 from afov_train.config import DistillConfig, TeachConfig, TrainConfig
 from afov_train.distill import distill
 from afov_train.export import export_student
@@ -51,9 +50,7 @@ UNSEEN = {
     "ambulance": 19, "police_car": 20,
 }  # fmt: skip
 USUAL = TrainConfig()
-CONFIG = replace(
-    USUAL, teacher=replace(USUAL.teacher, overlap=0.0), grid=VoxelGrid(size=(0.2, 2.0, 0.2))
-)
+CONFIG = replace(USUAL, teacher=replace(USUAL.teacher, overlap=0.0))
 # Row: settings of the distillation; whether from truth.
 ROWS = {
     "default": (DistillConfig(), False),

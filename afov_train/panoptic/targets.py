@@ -162,6 +162,7 @@ def objects_of(
     unlabelled = (class_id == 0)[:, None]
     image = torch.zeros_like(unlabelled).float() if image is None else image * unlabelled
     groups = segments(image)
+    # A voxel without a label has class -1, to which the number of its segment is added.
     counted = torch.arange(len(groups), device=key.device).to(groups) + len(base.ids) + 1
     return Objects(
         of_class[keys // 65536],

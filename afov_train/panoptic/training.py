@@ -55,12 +55,10 @@ class PanopticTraining(Stage):
             config = replace(config, losses=losses)
         super().__init__(network, config, text_bank.vocabulary)
         self.base = base
-        owner = text_bank.vocabulary.phrase_class_id.astype(np.int64)
-        mine = np.isin(owner, base.ids)
+        mine = np.isin(text_bank.vocabulary.phrase_class_id, base.ids)
         # Only base classes: no loss knows the name of any other.
         self.register_buffer("text", torch.from_numpy(text_bank.embeddings[mine]))
-        # Class after class, as the vocabulary has its phrases.
-        self.phrases = np.bincount(np.searchsorted(base.ids, owner[mine])).tolist()
+        self.phrases = [len(text_bank.vocabulary.labelled[i - 1].phrases) for i in base.ids]
 
     def cosine(self, rows: torch.Tensor, nameless: torch.Tensor) -> torch.Tensor:
         """(N, E) unit rows to (N, K + U): a class by its best phrase, a segment of what is not
