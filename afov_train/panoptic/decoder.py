@@ -190,7 +190,7 @@ class Decoder(nn.Module):
         """(V, D): what LiDAR and cameras say of a voxel, and whether a camera saw it."""
         if not self.config.fusion:
             return self.mix(embedding)
-        seen = (image != 0).any(1, keepdim=True).to(image.dtype)
+        seen = (image.norm(dim=1, keepdim=True) > 0).to(image.dtype)
         return self.mix(torch.cat((embedding, image, seen), 1))
 
     def places(self, xyz: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,12 @@ def focal(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return weight * (-right).sigmoid() ** GAMMA * softplus(-right)
 
 
+def focal_both(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`focal` where the target is 1, and where it is 0, for a half of the exponentials."""
+    p, low = logits.sigmoid(), softplus(-logits)
+    return ALPHA * (1 - p) ** GAMMA * low, (1 - ALPHA) * p**GAMMA * (low + logits)
+
+
 def dice(logits: torch.Tensor, masks: torch.Tensor, *, pairs: bool = False) -> torch.Tensor:
     """1 - (2 <p, m> + 1) / (|p| + |m| + 1) (Milletari et al. 2016), a mask and its own or all.
 
@@ -122,7 +128,7 @@ def unlabelled_loss(
         embedding: (V, E), the trunk's, not normalised. image: (V, E), unit rows, zero where unseen.
         unlabelled: (V,) bool.
     """
-    seen = (image != 0).any(1)
+    seen = image.norm(dim=1) > 0
     mine = seen & unlabelled
     if not mine.any():
         return embedding.sum() * 0
@@ -142,7 +148,7 @@ def voxel_loss(embedding: torch.Tensor, mask: torch.Tensor, image: torch.Tensor)
         embedding: (Q, E), of all queries, unit rows. mask: (Q, V) logits.
         image: (V, E), unit rows, zero where unseen.
     """
-    seen = (image != 0).any(1)
+    seen = image.norm(dim=1) > 0
     if not seen.any():
         return embedding.sum() * 0
     made = mask.softmax(0).T @ embedding

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from afov_train.panoptic.losses import DICE, dice, focal
+from afov_train.panoptic.losses import DICE, dice, focal_both
 
 
 @torch.no_grad()
@@ -15,8 +15,7 @@ def mask_cost(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     Args:
         logits: (Q, V), of the labelled voxels alone. masks: (G, V), 0 or 1.
     """
-    # Where a mask is, and where it is not.
-    yes, no = (focal(logits, logits.new_tensor(t)) for t in (1.0, 0.0))
+    yes, no = focal_both(logits)
     each = (yes - no) @ masks.T + no.sum(1, keepdim=True)
     return each / max(1, logits.shape[1]) + DICE * dice(logits, masks, pairs=True)
 
@@ -29,7 +28,7 @@ def class_cost(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         logits: (Q, K). classes: (G,) int64, 0..K - 1.
     """
     own = logits[:, classes]
-    yes, no = (focal(own, own.new_tensor(t)) for t in (1.0, 0.0))
+    yes, no = focal_both(own)
     return yes - no
 
 
