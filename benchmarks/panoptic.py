@@ -20,9 +20,11 @@ import argparse
 import csv
 import warnings
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,12 +48,18 @@ from afov.splits import Split  # noqa: E402
 from afov.student import Student  # noqa: E402
 from afov_train.clusters import dbscan  # noqa: E402
 from afov_train.export import export_student  # noqa: E402
-from afov_train.panoptic.config import PUBLISHED, DecoderConfig, PanopticConfig  # noqa: E402
+from afov_train.panoptic.config import (  # noqa: E402
+    PUBLISHED,
+    DecoderConfig,
+    LossConfig,
+    PanopticConfig,
+)
 from afov_train.panoptic.export import panoptic_files  # noqa: E402
 from afov_train.panoptic.sweeps import PanopticSweep  # noqa: E402
 from afov_train.panoptic.targets import BaseClasses, PanopticTarget  # noqa: E402
 from afov_train.panoptic.training import build_panoptic, train_panoptic  # noqa: E402
 
+USUAL = LossConfig()
 PLAIN = replace(PUBLISHED, object=0.0, voxel=0.0)
 ALONE = DecoderConfig(fusion=False)
 GAP = 1.0  # metres
@@ -66,27 +74,34 @@ class Row:
         labels: of the split's base classes, or of all classes: `truth` or `pseudo`.
         cameras: at the test; False adds a row. clusters: whether what comes out without the
             decoder adds one: each voxel's own class, a thing for every density cluster.
+        ensemble: whether the same masks, named as the baseline names its own, add one.
     """
 
     config: PanopticConfig = field(default_factory=PanopticConfig)
     labels: str = "base"
     cameras: tuple[bool, ...] = (True,)
     clusters: bool = False
+    ensemble: bool = False
+
+
+def single(losses: LossConfig, **more: Any) -> PanopticConfig:
+    """Named by the queries alone, as the paper has it."""
+    return PanopticConfig(head="single", losses=losses, **more)
 
 
 # The paper's rows, each with all that stands above it; then what stands beside them.
 ROWS = {
     "baseline": Row(PanopticConfig(decoder=ALONE, head="ensemble", losses=PLAIN)),
     "+ fusion": Row(PanopticConfig(head="ensemble", losses=PLAIN)),
-    "+ single head": Row(PanopticConfig(losses=PLAIN)),
-    "+ object loss": Row(PanopticConfig(losses=replace(PLAIN, object=PUBLISHED.object))),
-    "+ voxel loss": Row(PanopticConfig(losses=PUBLISHED), cameras=(True, False), clusters=True),
-    "+ segments": Row(cameras=(True, False), clusters=True),
-    "+ segments, without dropout": Row(PanopticConfig(drop=0.0), cameras=(True, False)),
-    "full supervision": Row(labels="truth", cameras=(True, False), clusters=True),
-    "without annotation": Row(labels="pseudo", cameras=(True, False)),
-    "single head + voxel loss alone": Row(PanopticConfig(losses=replace(PUBLISHED, object=0.0))),
-    "both losses threefold": Row(PanopticConfig(losses=replace(PUBLISHED, object=3.0, voxel=0.3))),
+    "+ single head": Row(single(PLAIN)),
+    "+ object loss": Row(single(replace(PLAIN, object=PUBLISHED.object))),
+    "+ voxel loss": Row(single(PUBLISHED), cameras=(True, False), clusters=True, ensemble=True),
+    "+ segments": Row(single(USUAL), cameras=(True, False), clusters=True, ensemble=True),
+    "+ segments, without dropout": Row(single(USUAL, drop=0.0), cameras=(True, False)),
+    "full supervision": Row(single(USUAL), "truth", (True, False), clusters=True, ensemble=True),
+    "without annotation": Row(single(USUAL), "pseudo", (True, False), ensemble=True),
+    "single head + voxel loss alone": Row(single(replace(PUBLISHED, object=0.0))),
+    "both losses threefold": Row(single(replace(PUBLISHED, object=3.0, voxel=0.3))),
 }
 GROUPS = ("all", "base", "novel", "base things", "base stuff", "novel things", "novel stuff")
 FIGURES = ("PQ", "SQ", "RQ", "PQ-dagger", "mIoU")
@@ -122,6 +137,9 @@ def judge(out: Path, name: str, held_out: str, seed: int, steps: int) -> None:
         drives, row, split, replace(row.config, seed=seed, steps=steps, batch=1), frames[0], folder
     )
     tests: dict[str, Callable[[Frame], Segments]] = {}
+    if row.ensemble:
+        named = as_ensemble(student)
+        tests[f"{name}, ensemble"] = lambda frame: masks(named, frame, cameras=True)
     if row.clusters:
         tests[f"{name}, clusters for the decoder"] = lambda frame: clusters(student, frame)
     for cameras in row.cameras:
@@ -142,6 +160,14 @@ def masks(student: Student, frame: Frame, cameras: bool) -> Segments:
     labels = student.label(frame.sweep, frame.images if cameras else ())
     assert labels.instance_id is not None
     return labels.class_id, labels.instance_id
+
+
+def as_ensemble(student: Student) -> Student:
+    """The same model, its masks named by what cameras see in them, too."""
+    head = copy(student.panoptic)
+    assert head is not None
+    head.files = replace(head.files, head="ensemble")
+    return replace(student, panoptic=head)
 
 
 def clusters(student: Student, frame: Frame) -> Segments:
@@ -232,7 +258,7 @@ def table(found: dict[tuple[str, str, int], list[float]]) -> str:
         "|---" * (len(shown) + 2) + "|",
     ]
     places = [GROUPS.index(g) * len(FIGURES) + FIGURES.index(f) for f, g in shown]
-    what = ("", ", clusters for the decoder", ", cameras off at the test")
+    what = ("", ", ensemble", ", clusters for the decoder", ", cameras off at the test")
     order = [name + more for name in ROWS for more in what]
     names = dict.fromkeys(name for name, _, _ in found)
     for row in sorted(names, key=lambda name: order.index(name) if name in order else len(order)):

@@ -391,6 +391,24 @@ def test_what_is_done_is_not_done_again_and_other_settings_are(taught, tmp_path,
         assert not torch.equal(normalize(network.head.weight), normalize(other.head.weight))
 
 
+def test_denormals_are_zero_while_a_network_trains_and_not_afterwards(
+    taught, tmp_path, monkeypatch
+):
+    tiny = torch.tensor(1e-40)
+    during, step = [], Distillation.training_step
+
+    def watched(self, batch, number):
+        during.append(float(tiny * 1))
+        return step(self, batch, number)
+
+    monkeypatch.setattr(Distillation, "training_step", watched)
+    bank, files = taught
+    network = fresh(bank.embeddings.shape[1])
+    config = DistillConfig(steps=2, batch=1)
+    distill(network, files[:1], bank, CONFIG.network, CONFIG.grid, config, tmp_path)
+    assert during == [0.0, 0.0] and float(tiny * 1) > 0
+
+
 def test_the_shipped_settings_are_valid_and_the_papers():
     root = Path(__file__).resolve().parents[2] / "config/train"
     paper = load_yaml(TrainConfig, root / "paper.yaml")
