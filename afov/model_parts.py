@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from afov.errors import InputError
 from afov.model_files import checked, description_in
 
+Head = Literal["voxels", "single", "ensemble"]
 TOWER_FILES = ("text_tower.onnx", "bpe_merges.txt")
 PANOPTIC_FILES = ("panoptic.onnx", "image_tower.onnx")
 
@@ -55,7 +56,7 @@ class PanopticFiles:
             to class_embedding (Q, E) and mask (Q, V), logits.
         image_tower: where image features come from.
         scale, bias: the probability of a class is sigmoid(scale * cosine + bias).
-        head: "single", or "ensemble": with mask-pooled image features (FC-CLIP).
+        head: what names a mask (`afov.panoptic.PanopticHead.probability`).
         base: names of the classes that had labels in training.
     """
 
@@ -63,7 +64,7 @@ class PanopticFiles:
     image_tower: ImageTowerFiles
     scale: float
     bias: float
-    head: str
+    head: Head
     base: tuple[str, ...]
 
 
@@ -134,14 +135,15 @@ def read_panoptic(folder: Path | str) -> PanopticFiles | None:
         scale, bias = float(about["scale"]), float(about["bias"])
         if not (0 < scale < float("inf") and abs(bias) < float("inf")):
             raise ValueError(f"scale {scale}, bias {bias}, expected finite numbers, scale > 0")
-        if about["head"] not in ("single", "ensemble"):
-            raise ValueError(f"head {about['head']!r}, expected single or ensemble")
+        head = about["head"]
+        if head not in get_args(Head):
+            raise ValueError(f"head {head!r}, expected one of {', '.join(get_args(Head))}")
         return PanopticFiles(
             onnx,
             ImageTowerFiles(tower, height, width, int(data["embedding"])),
             scale,
             bias,
-            str(about["head"]),
+            head,
             tuple(map(str, about["base"])),
         )
     except InputError:

@@ -101,13 +101,13 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 def ensemble(
     learned: np.ndarray, pooled: np.ndarray, some: np.ndarray, base: np.ndarray
 ) -> np.ndarray:
-    """(Q, K): FC-CLIP's geometric mean of what was learned and what CLIP says inside a mask.
+    """(Q, K): FC-CLIP's geometric mean of what was learned and what is said inside a mask.
 
     learned^0.6 pooled^0.4 for classes seen in training, learned^0.2 pooled^0.8 for others.
 
     Args:
         learned, pooled: (Q, K) probabilities. some: (Q,) bool, whether a mask holds any voxel that
-            a camera sees; where it does not, `learned` stands alone.
+            says something; where it does not, `learned` stands alone.
         base: (K,) bool, seen in training.
     """
     share = np.where(base, SEEN, UNSEEN)
@@ -150,7 +150,7 @@ class PanopticHead:
         clock.append(time.perf_counter())
         answers = self.answers(embedding, image, sweep.xyz[voxels.representative])
         clock.append(time.perf_counter())
-        likely = self.probability(answers, image, text_bank, temperature)
+        likely = self.probability(answers, embedding, image, text_bank, temperature)
         thing = np.array([c.thing for c in text_bank.vocabulary.labelled])
         found = panoptic(likely, answers.mask, thing)
         clock.append(time.perf_counter())
@@ -171,20 +171,34 @@ class PanopticHead:
         return Answers(*self._session.run(["class_embedding", "mask"], feeds))
 
     def probability(
-        self, answers: Answers, image: np.ndarray, text_bank: TextBank, temperature: float
+        self,
+        answers: Answers,
+        embedding: np.ndarray,
+        image: np.ndarray,
+        text_bank: TextBank,
+        temperature: float,
     ) -> np.ndarray:
         """(Q, K) float32: how likely each query is of each class of the vocabulary.
 
+        By the query alone (head `single`, 2401.02402); beside it by the mean over its mask of the
+        image features (`ensemble`, the paper's baseline), or of these and the voxels' own
+        embeddings (`voxels`, ours: it works with the cameras off, too).
+
         Args:
-            image: (V, E), as in `answers`, for the ensemble alone.
+            embedding, image: (V, E), as in `answers`.
         """
         learned = sigmoid(
             self.files.scale * text_bank.class_scores(answers.embedding) + self.files.bias
         )
         if self.files.head == "single":
             return learned
-        pooled = (answers.mask > 0).astype(np.float32) @ image
-        length = np.linalg.norm(pooled, axis=1, keepdims=True)
-        said = text_bank.probabilities(pooled / np.maximum(length, 1e-6), temperature)[:, 1:]
+        rows = image + unit(embedding) if self.files.head == "voxels" else image
+        pooled = unit((answers.mask > 0).astype(np.float32) @ rows)
+        said = text_bank.probabilities(pooled, temperature)[:, 1:]
         base = np.isin([c.name for c in text_bank.vocabulary.labelled], self.files.base)
-        return ensemble(learned, said, length[:, 0] > 1e-3, base)
+        return ensemble(learned, said, pooled.any(1), base)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """(N, E) rows of length 1; rows of zeros stay so."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)

@@ -63,13 +63,13 @@ class Stage(lightning.LightningModule):
         _quiet()
         end_with_parent()
 
-    def on_train_start(self) -> None:
-        """Numbers below 1e-38, of which a softmax is full, are 0: each costs a CPU a hundred cycles,
-        and together a quarter of a panoptic step."""
+    def on_fit_start(self) -> None:
+        """Numbers below 1e-38, of which a softmax is full, are 0 now: each costs a CPU a hundred
+        cycles, and all of them a quarter of a panoptic step."""
         torch.set_flush_denormal(True)
 
-    def on_train_end(self) -> None:
-        """What comes after training counts as it did before."""
+    def on_fit_end(self) -> None:
+        """What comes after training is as exact as ever."""
         torch.set_flush_denormal(False)
 
     def train_dataloader(self) -> DataLoader[Any]:

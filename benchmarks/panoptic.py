@@ -36,6 +36,7 @@ from trained_rows import mean_and_spread, side_by_side  # noqa: E402
 
 from afov.frames import Frame, Truth  # noqa: E402
 from afov.image_tower import ImageTower  # noqa: E402
+from afov.model_parts import Head  # noqa: E402
 from afov.panoptic_quality import (  # noqa: E402
     NUSCENES_MIN_POINTS,
     PanopticQuality,
@@ -62,6 +63,8 @@ from afov_train.panoptic.training import build_panoptic, train_panoptic  # noqa:
 USUAL = LossConfig()
 PLAIN = replace(PUBLISHED, object=0.0, voxel=0.0)
 ALONE = DecoderConfig(fusion=False)
+OTHERS: tuple[Head, ...] = ("ensemble", "voxels")
+OFF = ", cameras off at the test"
 GAP = 1.0  # metres
 Segments = tuple[np.ndarray, np.ndarray]  # class and instance of each point
 
@@ -74,14 +77,14 @@ class Row:
         labels: of the split's base classes, or of all classes: `truth` or `pseudo`.
         cameras: at the test; False adds a row. clusters: whether what comes out without the
             decoder adds one: each voxel's own class, a thing for every density cluster.
-        ensemble: whether the same masks, named as the baseline names its own, add one.
+        heads: that name the same masks besides, each with rows of its own.
     """
 
     config: PanopticConfig = field(default_factory=PanopticConfig)
     labels: str = "base"
     cameras: tuple[bool, ...] = (True,)
     clusters: bool = False
-    ensemble: bool = False
+    heads: tuple[Head, ...] = ()
 
 
 def single(losses: LossConfig, **more: Any) -> PanopticConfig:
@@ -95,11 +98,11 @@ ROWS = {
     "+ fusion": Row(PanopticConfig(head="ensemble", losses=PLAIN)),
     "+ single head": Row(single(PLAIN)),
     "+ object loss": Row(single(replace(PLAIN, object=PUBLISHED.object))),
-    "+ voxel loss": Row(single(PUBLISHED), cameras=(True, False), clusters=True, ensemble=True),
-    "+ segments": Row(single(USUAL), cameras=(True, False), clusters=True, ensemble=True),
+    "+ voxel loss": Row(single(PUBLISHED), cameras=(True, False), clusters=True, heads=OTHERS),
+    "+ segments": Row(single(USUAL), cameras=(True, False), clusters=True, heads=OTHERS),
     "+ segments, without dropout": Row(single(USUAL, drop=0.0), cameras=(True, False)),
-    "full supervision": Row(single(USUAL), "truth", (True, False), clusters=True, ensemble=True),
-    "without annotation": Row(single(USUAL), "pseudo", (True, False), ensemble=True),
+    "full supervision": Row(single(USUAL), "truth", (True, False), clusters=True, heads=OTHERS),
+    "without annotation": Row(single(USUAL), "pseudo", (True, False), heads=OTHERS),
     "single head + voxel loss alone": Row(single(replace(PUBLISHED, object=0.0))),
     "both losses threefold": Row(single(replace(PUBLISHED, object=3.0, voxel=0.3))),
 }
@@ -137,14 +140,16 @@ def judge(out: Path, name: str, held_out: str, seed: int, steps: int) -> None:
         drives, row, split, replace(row.config, seed=seed, steps=steps, batch=1), frames[0], folder
     )
     tests: dict[str, Callable[[Frame], Segments]] = {}
-    if row.ensemble:
-        named = as_ensemble(student)
-        tests[f"{name}, ensemble"] = lambda frame: masks(named, frame, cameras=True)
     if row.clusters:
         tests[f"{name}, clusters for the decoder"] = lambda frame: clusters(student, frame)
-    for cameras in row.cameras:
-        shown = name if cameras else f"{name}, cameras off at the test"
-        tests[shown] = lambda frame, cameras=cameras: masks(student, frame, cameras)
+    for head in (*row.heads, row.config.head):
+        model, shown = under(student, head), name
+        if head != row.config.head:
+            shown += f", head {head}"
+        for cameras in row.cameras:
+            if not cameras:
+                shown += OFF
+            tests[shown] = partial(masks, model, cameras)
     for shown, segments in tests.items():
         quality = no_sweeps(len(drives.vocabulary.labelled))
         for frame in frames:
@@ -155,19 +160,19 @@ def judge(out: Path, name: str, held_out: str, seed: int, steps: int) -> None:
             record(drives, shown, one, seed, quality)
 
 
-def masks(student: Student, frame: Frame, cameras: bool) -> Segments:
+def under(student: Student, name: Head) -> Student:
+    """The same model, its masks named otherwise."""
+    head = copy(student.panoptic)
+    assert head is not None
+    head.files = replace(head.files, head=name)
+    return replace(student, panoptic=head)
+
+
+def masks(student: Student, cameras: bool, frame: Frame) -> Segments:
     """What the decoder's masks say of each point."""
     labels = student.label(frame.sweep, frame.images if cameras else ())
     assert labels.instance_id is not None
     return labels.class_id, labels.instance_id
-
-
-def as_ensemble(student: Student) -> Student:
-    """The same model, its masks named by what cameras see in them, too."""
-    head = copy(student.panoptic)
-    assert head is not None
-    head.files = replace(head.files, head="ensemble")
-    return replace(student, panoptic=head)
 
 
 def clusters(student: Student, frame: Frame) -> Segments:
@@ -258,7 +263,8 @@ def table(found: dict[tuple[str, str, int], list[float]]) -> str:
         "|---" * (len(shown) + 2) + "|",
     ]
     places = [GROUPS.index(g) * len(FIGURES) + FIGURES.index(f) for f, g in shown]
-    what = ("", ", ensemble", ", clusters for the decoder", ", cameras off at the test")
+    heads = ("", *(f", head {head}" for head in OTHERS))
+    what = (", clusters for the decoder", *heads, *(head + OFF for head in heads))
     order = [name + more for name in ROWS for more in what]
     names = dict.fromkeys(name for name, _, _ in found)
     for row in sorted(names, key=lambda name: order.index(name) if name in order else len(order)):
@@ -310,7 +316,7 @@ def main() -> None:
 
 def last(row: str) -> str:
     """The last line of a row."""
-    return row if ROWS[row].cameras[-1] else f"{row}, cameras off at the test"
+    return row if ROWS[row].cameras[-1] else row + OFF
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
+from afov.model_parts import Head
 from afov.voxels import VoxelGrid
 from afov_train.config import OptimizerConfig, TeachConfig, TrainingConfig
 from afov_train.network.config import NetworkConfig
@@ -82,9 +83,10 @@ class PanopticConfig(TrainingConfig):
     drop: float = 0.3
     """Share of the visits on which the network sees no image feature at all, so that the same
     weights serve with the cameras off."""
-    head: Literal["single", "ensemble"] = "single"
-    """single: a class by the query's embedding alone; ensemble: the paper's baseline, with the
-    mask-pooled image features beside it (FC-CLIP's geometric mean)."""
+    head: Head = "voxels"
+    """What names a mask. single: the query's embedding alone (the paper); ensemble: and the mean
+    image feature inside the mask (the paper's baseline, FC-CLIP's geometric mean); voxels: and
+    the mean of these and the voxels' own embeddings (ours)."""
     windows: tuple[int, int] = (3, 6)
     """Rows and columns of the image tower's own windows into which an image is cut."""
 

@@ -10,7 +10,7 @@ import torch
 from afov.errors import InputError
 from afov.frames import CameraImage, Sweep
 from afov.inputs import inputs
-from afov.model_parts import ImageTowerFiles, PanopticFiles
+from afov.model_parts import Head, ImageTowerFiles, PanopticFiles
 from afov.panoptic import PanopticHead, sigmoid
 from afov.voxels import VoxelGrid
 from afov_train.panoptic.decoder import PanopticNetwork
@@ -22,7 +22,7 @@ TOLERANCE = 1e-4
 def panoptic_files(
     network: PanopticNetwork,
     tower: ImageTowerFiles,
-    head: str,
+    head: Head,
     base: Sequence[str],
     names: tuple[str, ...],
     grid: VoxelGrid,

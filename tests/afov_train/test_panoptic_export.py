@@ -73,7 +73,7 @@ def overlapping(monkeypatch):
     monkeypatch.setattr(inference, "VISIBLE", 0.0)
 
 
-def write(network, bank, tower, frame, folder, head="single"):
+def write(network, bank, tower, frame, folder, head="voxels"):
     known = [c.name for c in bank.vocabulary.labelled]
     files = export.panoptic_files(
         network, tower, head, known[:8], NETWORK.inputs, GRID, frame.sweep, frame.images
@@ -99,6 +99,8 @@ def test_the_folder_answers_as_torch_does(
     images = frame.images if cameras else ()
     network = untrained(bank).eval()
     student = Student.open(folder, runtime)
+    # Otherwise the mask's voxels may outvote its query.
+    student.panoptic.files = replace(student.panoptic.files, head="single")
     labels = student.label(frame.sweep, images)
 
     voxels = GRID.voxelize(frame.sweep.xyz)
@@ -183,6 +185,33 @@ def test_the_baseline_pools_what_cameras_see(bank, tower, frames, tmp_path, over
     frame = frames[0]
     seeing, blind = (student.label(frame.sweep, images) for images in (frame.images, ()))
     assert not np.array_equal(seeing.class_id, blind.class_id)
+
+
+def test_a_mask_is_named_by_its_query_and_by_its_voxels(folder):
+    student = Student.open(folder)
+    head, bank, rng = student.panoptic, student.text_bank, np.random.default_rng(5)
+    voxels, width = 30, bank.embeddings.shape[1]
+    embedding, image, of_query = (
+        rng.normal(size=(n, width)).astype(np.float32) for n in (voxels, voxels, 6)
+    )
+    image, of_query = inference.unit(image), inference.unit(of_query)
+    image[::3] = 0  # no camera sees these
+    answers = inference.Answers(of_query, rng.normal(size=(6, voxels)).astype(np.float32))
+    answers.mask[5] = -1  # holds nothing
+    known = np.isin([c.name for c in bank.vocabulary.labelled], head.files.base)
+    share = np.where(known, 0.4, 0.8)
+    for seen in (image, np.zeros_like(image)):
+        got = head.probability(answers, embedding, seen, bank, 0.07)
+        for q in range(6):
+            cosine = bank.class_scores(of_query[q : q + 1])[0]
+            learned = 1 / (1 + np.exp(-(head.files.scale * cosine + head.files.bias)))
+            rows = [v for v in range(voxels) if answers.mask[q, v] > 0]
+            if not rows:
+                assert np.allclose(got[q], learned, rtol=1e-5)
+                continue
+            mean = sum(seen[v] + embedding[v] / np.linalg.norm(embedding[v]) for v in rows)
+            said = bank.probabilities((mean / np.linalg.norm(mean))[None], 0.07)[0, 1:]
+            assert np.allclose(got[q], learned ** (1 - share) * said**share, rtol=1e-4)
 
 
 def test_points_take_the_feature_of_the_place_their_pixel_lies_in(tower, frames):
@@ -292,7 +321,7 @@ def test_a_session_takes_cuda_or_the_processor_and_no_engine_builder():
     [
         (lambda f, d: (f / "panoptic.onnx").write_bytes(b"x"), "SHA-256 is not the one"),
         (lambda f, d: (f / "image_tower.onnx").unlink(), "missing from the model folder"),
-        (lambda f, d: d["panoptic"].update(head="two"), "expected single or ensemble"),
+        (lambda f, d: d["panoptic"].update(head="two"), "expected one of voxels, single, ensemble"),
         (lambda f, d: d["panoptic"].update(scale=-1), "scale > 0"),
         (lambda f, d: d["panoptic"].pop("image"), "no panoptic part .KeyError"),
     ],
