@@ -178,7 +178,8 @@ class TransformTree:
 
     def knows(self, frame: str) -> bool:
         """Whether the frame was named."""
-        return _bare(frame) in self.frames
+        frame = _bare(frame)
+        return frame in self._edges or any(e.parent == frame for e in self._edges.values())
 
     def root(self, frame: str) -> str:
         """The top of the tree that `frame` hangs in: map, odom or base_link (REP 105)."""

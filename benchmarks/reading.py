@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch  # noqa: F401  the trainer has it, and with it a faster decoder
 from compare import NUSCENES, Row, by_turns, run
 from PIL import Image
 from rosbags.highlevel import AnyReader

@@ -1,64 +1,102 @@
 // Voxels and kernel maps: sort once, then merge. Every function has a NumPy twin in
 // afov/voxels.py or afov/kernel_maps.py that gives the same result.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <vector>
 
 #include "shared.h"
+#include "vectors.h"
 
 namespace {
 
-struct Item {
-  uint64_t key;
-  int64_t index;
-};
+// Cells of voxels, by axis: n of each.
+using Cells = std::array<std::vector<int32_t>, 3>;
 
-// Sorts by key, stable, by digits; keys below 2^bits.
-void sort(std::vector<Item> &items, int bits) {
-  constexpr int kDigit = 11;
-  std::vector<Item> other(items.size());
-  for (int shift = 0; shift < bits; shift += kDigit) {
-    std::vector<int64_t> place((1 << kDigit) + 1);
-    const auto digit = [&](const Item &item) { return item.key >> shift & ((1 << kDigit) - 1); };
-    for (const Item &item : items) ++place[digit(item) + 1];
-    for (int d = 0; d < 1 << kDigit; ++d) place[d + 1] += place[d];
-    for (const Item &item : items) other[place[digit(item)]++] = item;
-    items.swap(other);
+// The cell of each point, and whether it is within reach; else the cell says nothing.
+WIDE void cut(const float *xyz, int64_t n, int64_t step, const float *azimuth, const float *size,
+              float reach, Cells &cells, std::vector<uint8_t> &near) {
+  const float sizes[3] = {size[0], size[1], size[2]};
+  int32_t *const first = cells[0].data(), *const second = cells[1].data();
+  int32_t *const third = cells[2].data();
+  uint8_t *const is_near = near.data();
+  for (int64_t i = 0; i < n; ++i) {
+    float x = xyz[step * i], y = xyz[step * i + 1], z = xyz[step * i + 2];
+    const bool within = std::fabs(x) < reach && std::fabs(y) < reach && std::fabs(z) < reach;
+    if (azimuth) x = std::sqrt(x * x + y * y), y = azimuth[i] * 180.0f / float(M_PI);
+    first[i] = int32_t(std::floor(within ? x / sizes[0] : 0));
+    second[i] = int32_t(std::floor(within ? y / sizes[1] : 0));
+    third[i] = int32_t(std::floor(within ? z / sizes[2] : 0));
+    is_near[i] = within;
   }
 }
 
-// Keys in the order of the coordinates and only as wide as these need, so that sorting is short.
+// Keys in the order of the cells and only as wide as these need, so that sorting is short.
 struct Box {
   int32_t low[3];
   int bits[3];
 
-  Box(const int32_t *coords, int64_t n) : low{0, 0, 0}, bits{0, 0, 0} {
+  Box(const Cells &cells, int64_t n) : low{0, 0, 0}, bits{0, 0, 0} {
     for (int axis = 0; axis < 3 && n; ++axis) {
-      int32_t high = low[axis] = coords[axis];
-      for (int64_t i = 0; i < n; ++i) {
-        low[axis] = std::min(low[axis], coords[3 * i + axis]);
-        high = std::max(high, coords[3 * i + axis]);
-      }
-      while ((int64_t(high) - low[axis]) >> bits[axis]) ++bits[axis];
+      const auto ends = std::minmax_element(cells[axis].begin(), cells[axis].begin() + n);
+      low[axis] = *ends.first;
+      while ((int64_t(*ends.second) - low[axis]) >> bits[axis]) ++bits[axis];
     }
   }
 
-  uint64_t key(const int32_t *c) const {
-    uint64_t key = c[0] - low[0];
-    key = key << bits[1] | uint64_t(c[1] - low[1]);
-    return key << bits[2] | uint64_t(c[2] - low[2]);
+  uint64_t key(const Cells &cells, int64_t i) const {
+    uint64_t key = cells[0][i] - low[0];
+    key = key << bits[1] | uint64_t(cells[1][i] - low[1]);
+    return key << bits[2] | uint64_t(cells[2][i] - low[2]);
   }
 
   int width() const { return bits[0] + bits[1] + bits[2]; }
 };
 
-std::vector<Item> sorted(const int32_t *coords, int64_t n) {
-  const Box box(coords, n);
-  std::vector<Item> items(n);
-  for (int64_t i = 0; i < n; ++i) items[i] = {box.key(coords + 3 * i), i};
-  sort(items, box.width());
-  return items;
+// Sorts words by their bits from `low` to `high`, stable, by digits.
+template <typename Word>
+void sort(std::vector<Word> &words, int low, int high) {
+  constexpr int kMost = 11;
+  std::vector<Word> other(words.size());
+  const int passes = (high - low + kMost - 1) / kMost;
+  for (int pass = 0; pass < passes; ++pass) {
+    const int shift = low + (high - low) * pass / passes;
+    const int digits = low + (high - low) * (pass + 1) / passes - shift;
+    uint32_t place[(1 << kMost) + 1] = {};
+    const auto digit = [&](Word word) { return uint32_t(word >> shift) & ((1u << digits) - 1); };
+    for (const Word &word : words) ++place[digit(word) + 1];
+    for (int d = 0; d < 1 << digits; ++d) place[d + 1] += place[d];
+    for (const Word &word : words) other[place[digit(word)]++] = word;
+    words.swap(other);
+  }
+}
+
+// Calls each(i, fresh) for all cells in their order, of equal ones the first first; `fresh`: no
+// equal one came before.
+template <typename Word, typename Each>
+void in_order(const Cells &cells, int64_t n, const Box &box, int index_bits, const Each &each) {
+  std::vector<Word> words(n);
+  for (int64_t i = 0; i < n; ++i) words[i] = Word(box.key(cells, i)) << index_bits | Word(i);
+  sort(words, index_bits, index_bits + box.width());
+  Word last = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const Word key = words[i] >> index_bits;
+    each(int64_t(words[i] & ((Word(1) << index_bits) - 1)), i == 0 || key != last);
+    last = key;
+  }
+}
+
+// Key and index in one word; most sweeps' fit in 64 bits.
+template <typename Each>
+void in_order(const Cells &cells, int64_t n, const Each &each) {
+  const Box box(cells, n);
+  int index_bits = 1;
+  while (n >> index_bits) ++index_bits;
+  if (box.width() + index_bits <= 64)
+    in_order<uint64_t>(cells, n, box, index_bits, each);
+  else
+    in_order<unsigned __int128>(cells, n, box, index_bits, each);
 }
 
 int64_t packed(const int32_t *c) {
@@ -104,53 +142,47 @@ extern "C" {
 int64_t voxelize(const float *xyz, int64_t n, int64_t step, const float *azimuth,
                  const float *size, float reach, int32_t *coords, int64_t *representative,
                  int64_t *inverse) {
-  std::vector<int32_t> cut;
-  std::vector<int64_t> kept;
-  cut.reserve(3 * n), kept.reserve(n);
+  Cells cells;
+  for (auto &axis : cells) axis.resize(n);
+  std::vector<uint8_t> near(n);
+  cut(xyz, n, step, azimuth, size, reach, cells, near);
+  std::vector<int64_t> kept(n);
+  int64_t number = 0, count = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const float *p = xyz + step * i;
-    inverse[i] = -1;
-    if (!(std::fabs(p[0]) < reach && std::fabs(p[1]) < reach && std::fabs(p[2]) < reach)) continue;
-    float place[3] = {p[0], p[1], p[2]};
-    if (azimuth) {
-      place[0] = std::sqrt(p[0] * p[0] + p[1] * p[1]);
-      place[1] = azimuth[i] * 180.0f / float(M_PI);
-    }
-    for (int axis = 0; axis < 3; ++axis)
-      cut.push_back(int32_t(std::floor(place[axis] / size[axis])));
-    kept.push_back(i);
+    for (auto &axis : cells) axis[number] = axis[i];
+    kept[number] = i;
+    number += near[i];
   }
-  int64_t count = 0;
-  uint64_t last = 0;
-  for (const Item &item : sorted(cut.data(), kept.size())) {
-    if (!count || item.key != last) {
-      std::copy_n(cut.data() + 3 * item.index, 3, coords + 3 * count);
-      representative[count++] = kept[item.index];
-      last = item.key;
+  std::fill_n(inverse, n, -1);
+  in_order(cells, number, [&](int64_t i, bool fresh) {
+    if (fresh) {
+      for (int axis = 0; axis < 3; ++axis) coords[3 * count + axis] = cells[axis][i];
+      representative[count++] = kept[i];
     }
-    inverse[kept[item.index]] = count - 1;
-  }
+    inverse[kept[i]] = count - 1;
+  });
   return count;
 }
 
 // coords (n, 3), sorted; coarse (n, 3), down (n, 8) and up (n) have room for n parents. Returns
 // how many there are.
 int64_t stride(const int32_t *coords, int64_t n, int32_t *coarse, int32_t *down, int32_t *up) {
-  std::vector<int32_t> parents(3 * n);
-  for (int64_t i = 0; i < 3 * n; ++i) parents[i] = coords[i] >> 1;
-  int64_t count = 0;
-  uint64_t last = 0;
-  for (const Item &item : sorted(parents.data(), n)) {
-    if (!count || item.key != last) {
-      std::copy_n(parents.data() + 3 * item.index, 3, coarse + 3 * count);
-      std::fill_n(down + 8 * count++, 8, int32_t(n));
-      last = item.key;
-    }
-    const int32_t *c = coords + 3 * item.index;
-    const int64_t child = (c[0] & 1) * 4 + (c[1] & 1) * 2 + (c[2] & 1);
-    down[8 * (count - 1) + child] = int32_t(item.index);
-    up[item.index] = int32_t(8 * (count - 1) + child);
+  Cells parents;
+  for (int axis = 0; axis < 3; ++axis) {
+    parents[axis].resize(n);
+    for (int64_t i = 0; i < n; ++i) parents[axis][i] = coords[3 * i + axis] >> 1;
   }
+  int64_t count = 0;
+  in_order(parents, n, [&](int64_t i, bool fresh) {
+    if (fresh) {
+      for (int axis = 0; axis < 3; ++axis) coarse[3 * count + axis] = parents[axis][i];
+      std::fill_n(down + 8 * count++, 8, int32_t(n));
+    }
+    const int32_t *c = coords + 3 * i;
+    const int64_t child = (c[0] & 1) * 4 + (c[1] & 1) * 2 + (c[2] & 1);
+    down[8 * (count - 1) + child] = int32_t(i);
+    up[i] = int32_t(8 * (count - 1) + child);
+  });
   return count;
 }
 
