@@ -149,9 +149,13 @@ void weight_panels(const float *weight, int64_t offset_step, int64_t in_step, in
       const int64_t column = part % panels * kPanel;
       const float *from = weight + part / panels * offset_step + column * out_step;
       float *to = out + part * cin * kPanel;
-      for (int64_t c = 0; c < cin; ++c)
-        for (int64_t j = 0; j < kPanel; ++j)
-          *to++ = column + j < cout ? from[c * in_step + j * out_step] : 0;
+      const int64_t some = std::min(kPanel, cout - column);
+      if (some < kPanel) std::fill_n(to, cin * kPanel, 0.0f);
+      if (out_step == 1)
+        for (int64_t c = 0; c < cin; ++c) std::copy_n(from + c * in_step, some, to + c * kPanel);
+      else
+        for (int64_t j = 0; j < some; ++j)
+          for (int64_t c = 0; c < cin; ++c) to[c * kPanel + j] = from[c * in_step + j * out_step];
     }
   });
 }
