@@ -26,38 +26,49 @@ struct Rows {
   int64_t step, channels;
 };
 
-// out[pair.to] += in[pair.from] W for `count` pairs and `wide` vectors of columns.
-template <typename Lanes, int count, int wide>
-INLINE void tile(const Rows &in, const Pair *pairs, const float *weight, float *out,
+// out[pair.to] += in[pair.from] W for `count` pairs and eights * 8 columns; weight: their first
+// panel, the others `step` floats apart.
+template <typename Lanes, int count, int eights>
+INLINE void tile(const Rows &in, const Pair *pairs, const float *weight, int64_t step, float *out,
                  int64_t width) {
   using V = typename Lanes::V;
-  constexpr int kFloats = sizeof(V) / sizeof(float);
+  using Half = Eight::V;
+  constexpr int kFloats = sizeof(V) / sizeof(float), wide = eights * kLanes / kFloats;
+  constexpr bool half = eights * kLanes > wide * kFloats;  // what does not fill a vector
   const float *from[count];
   float *to[count];
-  V sum[count][wide];
+  V sum[count][wide + half];
+  Half last[count];
   for (int r = 0; r < count; ++r) {
     from[r] = in.data + pairs[r].from * in.step;
     to[r] = out + pairs[r].to * width;
     for (int v = 0; v < wide; ++v) sum[r][v] = *(const V *)(to[r] + v * kFloats);
+    if (half) last[r] = *(const Half *)(to[r] + wide * kFloats);
   }
   for (int64_t c = 0; c < in.channels; ++c, weight += kPanel)
-    for (int r = 0; r < count; ++r)
-      for (int v = 0; v < wide; ++v) sum[r][v] += from[r][c] * *(const V *)(weight + v * kFloats);
-  for (int r = 0; r < count; ++r)
+    for (int r = 0; r < count; ++r) {
+      const V x = from[r][c] + V{};
+      for (int v = 0; v < wide; ++v)
+        sum[r][v] += x * *(const V *)(weight + v * kFloats / kPanel * step + v * kFloats % kPanel);
+      if (half) last[r] += *(const Half *)&x * *(const Half *)(weight + wide * step);
+    }
+  for (int r = 0; r < count; ++r) {
     for (int v = 0; v < wide; ++v) *(V *)(to[r] + v * kFloats) = sum[r][v];
+    if (half) *(Half *)(to[r] + wide * kFloats) = last[r];
+  }
 }
 
-template <typename Lanes, int wide>
-INLINE void panel(const Rows &in, const Pair *pairs, int64_t count, const float *weight,
-                  float *out, int64_t width) {
+template <typename Lanes, int eights>
+INLINE void panels(const Rows &in, const Pair *pairs, int64_t count, const float *weight,
+                   int64_t step, float *out, int64_t width) {
   for (; count >= kTile<Lanes>; count -= kTile<Lanes>, pairs += kTile<Lanes>)
-    tile<Lanes, kTile<Lanes>, wide>(in, pairs, weight, out, width);
+    tile<Lanes, kTile<Lanes>, eights>(in, pairs, weight, step, out, width);
   switch (count) {
-    case 5: return tile<Lanes, 5, wide>(in, pairs, weight, out, width);
-    case 4: return tile<Lanes, 4, wide>(in, pairs, weight, out, width);
-    case 3: return tile<Lanes, 3, wide>(in, pairs, weight, out, width);
-    case 2: return tile<Lanes, 2, wide>(in, pairs, weight, out, width);
-    case 1: return tile<Lanes, 1, wide>(in, pairs, weight, out, width);
+    case 5: return tile<Lanes, 5, eights>(in, pairs, weight, step, out, width);
+    case 4: return tile<Lanes, 4, eights>(in, pairs, weight, step, out, width);
+    case 3: return tile<Lanes, 3, eights>(in, pairs, weight, step, out, width);
+    case 2: return tile<Lanes, 2, eights>(in, pairs, weight, step, out, width);
+    case 1: return tile<Lanes, 1, eights>(in, pairs, weight, step, out, width);
   }
 }
 
@@ -65,12 +76,24 @@ INLINE void panel(const Rows &in, const Pair *pairs, int64_t count, const float 
 template <typename Lanes>
 INLINE void product(const Rows &in, const Pair *pairs, int64_t count, const float *weight,
                     int64_t channels, float *out, int64_t width) {
-  constexpr int kHalf = kLanes * sizeof(float) / sizeof(typename Lanes::V);
-  for (int64_t column = 0; column < width; column += kPanel, weight += channels * kPanel)
-    if (width - column > kLanes)
-      panel<Lanes, 2 * kHalf>(in, pairs, count, weight, out + column, width);
-    else
-      panel<Lanes, kHalf>(in, pairs, count, weight, out + column, width);
+  const int64_t step = channels * kPanel, all = (width + kPanel - 1) / kPanel;
+  const int64_t groups = (all + kPanels<Lanes> - 1) / kPanels<Lanes>;
+  for (int64_t group = 0, first = 0, last; group < groups; ++group, first = last) {
+    last = (group + 1) * all / groups;
+    const float *w = weight + first * step;
+    float *to = out + first * kPanel;
+    const int64_t eights = (std::min(width, last * kPanel) - first * kPanel) / kLanes;
+    if constexpr (kPanels<Lanes> == 4) switch (eights) {
+      case 8: panels<Lanes, 8>(in, pairs, count, w, step, to, width); break;
+      case 7: panels<Lanes, 7>(in, pairs, count, w, step, to, width); break;
+      case 6: panels<Lanes, 6>(in, pairs, count, w, step, to, width); break;
+      case 5: panels<Lanes, 5>(in, pairs, count, w, step, to, width); break;
+      case 4: panels<Lanes, 4>(in, pairs, count, w, step, to, width); break;
+      case 3: panels<Lanes, 3>(in, pairs, count, w, step, to, width); break;
+    }
+    if (eights == 2) panels<Lanes, 2>(in, pairs, count, w, step, to, width);
+    if (eights == 1) panels<Lanes, 1>(in, pairs, count, w, step, to, width);
+  }
 }
 
 using Product = void (*)(const Rows &, const Pair *, int64_t, const float *, int64_t, float *,
@@ -88,11 +111,20 @@ __attribute__((target("avx2,fma"))) void product_avx2(const Rows &in, const Pair
                                                       int64_t width) {
   product<Eight>(in, pairs, count, weight, channels, out, width);
 }
+
+__attribute__((target("avx512vl,fma"))) void product_avx512(const Rows &in, const Pair *pairs,
+                                                       int64_t count, const float *weight,
+                                                       int64_t channels, float *out,
+                                                       int64_t width) {
+  product<Sixteen>(in, pairs, count, weight, channels, out, width);
+}
 #else
-constexpr Product product_avx2 = product_anywhere;
+constexpr Product product_avx2 = product_anywhere, product_avx512 = product_anywhere;
 #endif
 
-Product widest() { return has_avx2() ? product_avx2 : product_anywhere; }
+Product widest() {
+  return lanes() == 16 ? product_avx512 : lanes() == 8 ? product_avx2 : product_anywhere;
+}
 
 void make_unit(float *row, int64_t width) {
   float sums[kLanes] = {};  // side by side, or every addition would wait for the one before
@@ -166,9 +198,23 @@ void list_pairs(int64_t rows, int64_t offsets, int64_t missing, int64_t block, c
   });
 }
 
+std::atomic<int64_t> most_lanes{16};
+
 }  // namespace
 
+int64_t lanes() {
+#ifdef X86
+  const bool fma = __builtin_cpu_supports("fma");
+  if (most_lanes >= 16 && fma && __builtin_cpu_supports("avx512vl")) return 16;
+  if (most_lanes >= 8 && fma && __builtin_cpu_supports("avx2")) return 8;
+#endif
+  return 4;
+}
+
 extern "C" {
+
+// At most this many floats a vector from now on: 16, 8 or 4.
+void use_lanes(int64_t most) { most_lanes = most; }
 
 // table (rows, offsets), `missing` where there is no neighbour, to the pairs that exist: those of
 // a block of rows begin where its part of the table does, and lie by offset. starts (blocks,
@@ -198,7 +244,7 @@ void sparse_layer(const float *x, int64_t x_step, int64_t x_channels, const floa
                   const int64_t *starts, int64_t offsets, int64_t block, const float *weight,
                   const float *bias, const float *plus, int64_t relu, float *out, int64_t rows,
                   int64_t width) {
-  static const Product multiply = widest();
+  const Product multiply = widest();
   const Rows in[] = {{x, x_step, x_channels}, {skip, skip_step, skip_channels}};
   const int64_t channels = x_channels + skip_channels;
   const int64_t per_offset = (width + kPanel - 1) / kPanel * channels * kPanel;
@@ -223,7 +269,7 @@ void sparse_layer(const float *x, int64_t x_step, int64_t x_channels, const floa
 // `ends`; class_id (n) counts from 1, score (n) is its softmax.
 void classify(float *rows, int64_t n, int64_t width, const float *phrases, const int64_t *ends,
               int64_t classes, float temperature, uint8_t *class_id, float *score) {
-  static const Product multiply = widest();
+  const Product multiply = widest();
   const int64_t count = ends[classes - 1];
   std::vector<Pair> own(count);
   for (int64_t p = 0; p < count; ++p) own[p] = {int32_t(p), int32_t(p)};

@@ -15,6 +15,9 @@
 #define INLINE inline __attribute__((always_inline))
 
 // Vectors of floats that may lie anywhere. In structs, because a template would forget that.
+struct Sixteen {
+  typedef float V __attribute__((vector_size(64), aligned(4), may_alias));
+};
 struct Eight {
   typedef float V __attribute__((vector_size(32), aligned(4), may_alias));
 };
@@ -24,22 +27,21 @@ struct Four {
 constexpr int64_t kLanes = 8;           // rows are as wide as a multiple of this
 constexpr int64_t kPanel = 2 * kLanes;  // columns that weights lie side by side in
 
-// Rows of a tile: its sums, a row of weights and an input fill the registers.
+// Rows and panels of a tile: its sums, a row of weights and an input fill the registers.
 template <typename Lanes>
 constexpr int kTile = 6;  // 16 registers of eight, as AVX2 has, or 32 of four, as ARM
 #ifdef X86
 template <>
 constexpr int kTile<Four> = 2;  // 16 of four
 #endif
+template <typename Lanes>
+constexpr int kPanels = 1;
+template <>
+constexpr int kPanels<Sixteen> = 4;  // 32 registers of sixteen, as AVX-512 has
 
 struct Pair {
   int32_t to, from;
 };
 
-inline bool has_avx2() {
-#ifdef X86
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return false;
-#endif
-}
+// Floats in the widest vector that this processor multiplies, or that use_lanes allows.
+int64_t lanes();

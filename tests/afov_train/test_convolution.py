@@ -115,6 +115,24 @@ def test_a_step_is_spconvs(shape):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5), name
 
 
+@pytest.mark.parametrize("cin", [8, 16, 24, 40, 48, 56, 64, 80, 112])
+def test_every_width_of_vectors_gives_the_same(cin):
+    """Sixteen and eight floats to the bit, where the processor has both; four have no FMA."""
+    over = rows(torch.zeros(0), batch_of(street(4)), 3).maps["subm0"]
+    x, weight = torch.randn(over.pairs.rows, cin), torch.randn(120 - cin, 27, cin)
+    found = {}
+    for lanes in (16, 8, 4):
+        call("use_lanes", lanes)
+        leaves = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        out = convolve(*leaves, over)
+        out.square().sum().backward()
+        found[lanes] = out.detach(), *(leaf.grad for leaf in leaves)
+    call("use_lanes", 16)
+    for wide, eight, four in zip(*found.values(), strict=True):
+        assert torch.equal(wide, eight)
+        assert float((four - eight).abs().max()) < 1e-5 * float(eight.abs().max())
+
+
 def test_the_same_bits_on_any_number_of_cores():
     coords = batch_of(street(2, 4000, 20))
     over = rows(torch.zeros(0), coords, 3).maps["subm0"]

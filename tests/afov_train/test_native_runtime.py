@@ -81,6 +81,23 @@ def test_a_whole_sweep_on_all_cores(model):
     assert difference(model, np.unique(coords, axis=0).astype(np.int32)) < 1e-4
 
 
+def test_every_width_of_vectors_gives_the_same(model):
+    """Sixteen and eight floats to the bit, where the processor has both; four have no FMA."""
+    coords = np.unique(np.random.default_rng(5).integers(-9, 9, (3000, 3)), axis=0)
+    maps = kernel_maps(coords.astype(np.int32), model.shape.stem)
+    features = np.random.default_rng(6).normal(size=(len(coords), 3)).astype(np.float32)
+    runtime = NativeRuntime(model)
+    found = {}
+    try:
+        for lanes in (16, 8, 4):
+            native.call("use_lanes", lanes)
+            found[lanes] = runtime.run(features, maps)
+    finally:
+        native.call("use_lanes", 16)
+    np.testing.assert_array_equal(found[16], found[8])
+    np.testing.assert_allclose(found[4], found[8], atol=1e-5 * np.abs(found[8]).max())
+
+
 @pytest.mark.skipif(not native.integers(), reason="no AVX2")
 @settings(max_examples=30, deadline=None)
 @given(coords=coordinates)

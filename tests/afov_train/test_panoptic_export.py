@@ -345,6 +345,10 @@ def test_a_decoder_of_one_proposal_and_stuff_still_goes_out(bank, tower, frames)
         network, tower, "single", (), NETWORK.inputs, GRID, frames[0].sweep, ()
     )
     assert files.scale == pytest.approx(1 / 0.07, rel=1e-5)
+    with torch.no_grad():  # another decoder than the one that was written
+        network.decoder.outline[0].weight *= 1.05
+    with pytest.raises(InputError, match="decode .* apart"):
+        export.check(network, files, NETWORK.inputs, GRID, frames[0].sweep, ())
 
 
 def test_predict_shows_the_model_what_the_cameras_saw(folder, drive, tmp_path, overlapping):
