@@ -347,7 +347,7 @@ def test_a_decoder_of_one_proposal_and_stuff_still_goes_out(bank, tower, frames)
     assert files.scale == pytest.approx(1 / 0.07, rel=1e-5)
     with torch.no_grad():  # another decoder than the one that was written
         network.decoder.outline[0].weight *= 1.05
-    with pytest.raises(InputError, match="decode .* apart"):
+    with pytest.raises(InputError, match=r"decode .* apart"):
         export.check(network, files, NETWORK.inputs, GRID, frames[0].sweep, ())
 
 
