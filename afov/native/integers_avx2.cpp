@@ -14,7 +14,7 @@ constexpr int64_t kLanes = 8;
 
 // Two channels a word, signed: activations of 14 bits, weights as large as 32-bit sums allow.
 struct Sixteen {
-  static constexpr int kChannels = 2, kWords = 1, kTile = 6;
+  static constexpr int kWords = 1, kTile = 6;  // of a step; rows of a tile
   static constexpr float kLargest = 8191;
 
   // Written out, because compilers take a third register for it, and 12 sums, 2 weights, the
@@ -42,7 +42,7 @@ alignas(32) const int16_t kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
 // Four channels a word, and two words at a time: activations 0 to 127 and weights up to 63, so that
 // the four products that a 16-bit lane adds up, 4 x 127 x 63, fit in it.
 struct Eight {
-  static constexpr int kChannels = 8, kWords = 2, kTile = 4;
+  static constexpr int kWords = 2, kTile = 4;
   static constexpr float kLargest = 127;
 
   AVX2 static inline void add(__m256i &sum, const __m256i *channels, const __m256i *weight) {
