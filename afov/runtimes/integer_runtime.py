@@ -18,8 +18,8 @@ from afov.unet import unet
 
 Bits = Literal[8, 16]
 FLOATS = 32
-# As afov/native/integers_*.cpp have them: the largest activation and weight; channels of a step, and
-# those of a word of it.
+# As afov/native/integers_*.cpp have them: the largest activation and weight; channels of a step,
+# and those of a word of it.
 ACTIVATION = {8: 127, 16: 8191}
 WEIGHT = {8: 63, 16: 32767}
 STEP, WORD = {8: 8, 16: 2}, {8: 4, 16: 2}
