@@ -13,9 +13,9 @@ from afov.frames import Sweep
 from afov.inputs import inputs
 from afov.kernel_maps import KernelMaps, kernel_maps
 from afov.model_folder import ModelFolder
-from afov.native import integers
+from afov.native import integers, vnni
 from afov.runtimes import Runtime
-from afov.runtimes.integer_runtime import IntegerRuntime
+from afov.runtimes.integer_runtime import Bits, IntegerRuntime
 from afov.runtimes.native_runtime import NativeRuntime
 from afov.runtimes.torch_runtime import TorchRuntime
 from afov.text_bank import TextBank
@@ -82,6 +82,13 @@ def by_spconv(network: UNet, features: torch.Tensor, coords: torch.Tensor) -> to
         return network(features, coords, 1)
 
 
+def by_avx2(model: ModelFolder, bits: Bits) -> IntegerRuntime:
+    """In the form for processors without VNNI."""
+    runtime = IntegerRuntime(model, bits)
+    runtime.vnni = False
+    return runtime
+
+
 @torch.inference_mode()
 def rows(repeat: int) -> list[Row]:
     """Small and 34C, both over the paper's voxels."""
@@ -103,6 +110,8 @@ def rows(repeat: int) -> list[Row]:
         }
         if integers():
             runtimes |= {f"native{bits}": IntegerRuntime(model, bits) for bits in (16, 8)}
+        if vnni():
+            runtimes |= {f"native{bits}, AVX2": by_avx2(model, bits) for bits in (16, 8)}
         works: dict[str, Work] = {
             name: partial(runtime.run, features, maps) for name, runtime in runtimes.items()
         }

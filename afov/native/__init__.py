@@ -25,6 +25,11 @@ def integers() -> bool:
     return library() is not None and bool(call("has_integers"))
 
 
+def vnni() -> bool:
+    """Whether it multiplies them 32 bits at a time and 16 columns wide (AVX-512 VNNI)."""
+    return integers() and bool(call("has_vnni"))
+
+
 def address(array: np.ndarray) -> ctypes.c_void_p:
     """Where an array's data begins; it must be contiguous and outlive the call."""
     assert array.flags.c_contiguous

@@ -1,61 +1,58 @@
-// Integers of 16 and of 8 bits: how their products add up in AVX2, and how they lie in memory.
+// What the integer network's forms share: its layers, and what each form does with a block of rows.
 #pragma once
-
-#include <immintrin.h>
 
 #include <cstdint>
 
-#define AVX2 __attribute__((target("avx2,fma")))
+constexpr int64_t kPanel = 16, kSources = 3;  // columns that weights lie side by side in
 
-// Two channels a word, signed: activations of 14 bits, weights as large as 32-bit sums allow.
-struct Sixteen {
-  static constexpr int kChannels = 2, kWords = 1, kTile = 6;
-  static constexpr float kLargest = 8191;
+// Or the sums of a tile would go through memory.
+#define UNROLL _Pragma("GCC unroll 8")
 
-  // Written out, because compilers take a third register for it, and 12 sums, 2 weights, the
-  // channels and the products fill all 16.
-  AVX2 static inline void add(__m256i &sum, const __m256i *channels, const __m256i *weight) {
-    __m256i products;
-    asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0"
-        : "+x"(sum), "=&x"(products)
-        : "x"(channels[0]), "x"(weight[0]));
-  }
-
-  AVX2 static inline void store(__m256i whole, char *row, int64_t column) {
-    _mm_storeu_si128(
-        (__m128i *)(row + 2 * column),
-        _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1)));
-  }
-
-  AVX2 static inline __m256i load(const char *row, int64_t column) {
-    return _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(row + 2 * column)));
-  }
+struct Pair {
+  int32_t to, from;
 };
 
-alignas(32) const int16_t kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-
-// Four channels a word, and two words at a time: activations 0 to 127 and weights up to 63, so that
-// the four products that a 16-bit lane adds up, 4 x 127 x 63, fit in it.
-struct Eight {
-  static constexpr int kChannels = 8, kWords = 2, kTile = 4;
-  static constexpr float kLargest = 127;
-
-  AVX2 static inline void add(__m256i &sum, const __m256i *channels, const __m256i *weight) {
-    __m256i some, more;
-    asm("vpmaddubsw %5, %3, %1\n\tvpmaddubsw %6, %4, %2\n\tvpaddw %2, %1, %1\n\t"
-        "vpmaddwd %7, %1, %1\n\tvpaddd %1, %0, %0"
-        : "+x"(sum), "=&x"(some), "=&x"(more)
-        : "x"(channels[0]), "x"(channels[1]), "x"(weight[0]), "x"(weight[1]),
-          "m"(*(const __m256i *)kOnes));
-  }
-
-  AVX2 static inline void store(__m256i whole, char *row, int64_t column) {
-    const __m128i half =
-        _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
-    _mm_storel_epi64((__m128i *)(row + column), _mm_packus_epi16(half, half));
-  }
-
-  AVX2 static inline __m256i load(const char *row, int64_t column) {
-    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(row + column)));
-  }
+// What a layer reads: rows of integers through the pairs and weights of its offsets. All words are
+// of 64 bits, as afov/runtimes/integer_runtime.py lays them out.
+struct Source {
+  const char *rows;
+  const float *scale;
+  int64_t row_bytes, steps;  // steps of 8 channels, or of 2 in 16 bits; 0: no source
+  const Pair *pairs;         // as pairs_of gives them
+  const int64_t *starts;
+  const int32_t *reach;
+  int64_t offsets;
+  const char *weight;  // (panels, offsets, steps, words, 16, a word's channels)
+  const float *rescale;  // per column, or null: brings the sums so far to these weights' scale
+  int64_t layer, bits;   // the layer that gives the rows; -1: they are there
 };
+
+struct Layer {
+  Source source[kSources];
+  const float *weight_scale, *bias;  // per column; `width` of them
+  const char *plus;                  // rows to add as they are, in the output's integers, or null
+  const float *plus_scale;
+  char *out;  // integers after ReLU; with 32 bits (rows, channels) float32 as it is
+  float *scale;
+  int64_t rows, width, channels, block, bits;
+};
+
+// How a block of rows is multiplied on one kind of processor. All forms give the same bits: integers
+// add up exactly, and floats go through the same operations in the same order.
+//
+// Sums lie in panels `step` floats apart, a row's kPanel side by side in each.
+struct Form {
+  int64_t panels;  // as many at once, at most
+  // All offsets of a source for one block and `columns` columns, from a panel's first one on; sums:
+  // where that panel's row 0 would lie.
+  void (*products)(const Source &in, int64_t block, int64_t panel, int64_t columns, float *sums,
+                   int64_t step);
+  // Rows' sums to what the layer gives; `row`: room for the floats of one, in whole panels.
+  void (*finish)(const Layer &layer, int64_t begin, int64_t end, const float *sums, int64_t step,
+                 float *row);
+};
+
+extern const Form kAvx2, kVnni;
+
+// `width` floats as 16-bit integers, and their scale.
+float quantize_row(const float *row, int64_t width, char *out);

@@ -12,14 +12,14 @@ import numpy as np
 from afov.errors import InputError
 from afov.kernel_maps import KernelMaps, kernel_maps
 from afov.model_folder import ModelFolder
-from afov.native import LANES, PANEL, aligned, call, integers
+from afov.native import LANES, PANEL, aligned, call, integers, vnni
 from afov.runtimes.native_runtime import Layers, Pairs
 from afov.unet import unet
 
 Bits = Literal[8, 16]
 FLOATS = 32
-# As afov/native/integers.cpp has them: the largest activation and weight; channels of a step, and
-# those of a word of it.
+# As afov/native/integers_*.cpp have them: the largest activation and weight; channels of a step,
+# and those of a word of it.
 ACTIVATION = {8: 127, 16: 8191}
 WEIGHT = {8: 63, 16: 32767}
 STEP, WORD = {8: 8, 16: 2}, {8: 4, 16: 2}
@@ -105,6 +105,7 @@ class IntegerRuntime:
             )
         call("keep_memory")
         self.model, self.bits = model, bits
+        self.vnni = vnni()  # the same to the bit, sooner
         self.weights: dict[str, Weights] = {}
         # One voxel goes through, and every layer's weights are laid out.
         channels = model.weights["stem.weight"].shape[1]
@@ -164,7 +165,8 @@ class _Integers(Layers[Rows]):
     def floats(self, x: tuple[Rows, ...]) -> np.ndarray:
         """(V, E) float32: all layers worked off, down to the linear one that x goes through."""
         out = self._write(self._through(x), None, FLOATS)
-        call("integer_network", np.array(self.records, np.int64), len(self.records))
+        records = np.array(self.records, np.int64)
+        call("integer_network", records, len(records), int(self.runtime.vnni))
         return self.kept[-1][: out.number * out.channels].reshape(out.number, out.channels)
 
     def _through(self, x: tuple[Rows, ...]) -> list[Source]:

@@ -117,8 +117,31 @@ def test_integers_hold_their_sums(model, size, bits):
     features = np.full((len(coords), 3), size, np.float32)
     maps = kernel_maps(coords.astype(np.int32), loud.shape.stem)
     expected = TorchRuntime(loud).run(features, maps)
-    got = IntegerRuntime(loud, bits).run(features, maps)
-    np.testing.assert_allclose(got, expected, rtol={16: 2e-3, 8: 3e-2}[bits])
+    runtime = IntegerRuntime(loud, bits)
+    for runtime.vnni in {False, native.vnni()}:
+        got = runtime.run(features, maps)
+        np.testing.assert_allclose(got, expected, rtol={16: 2e-3, 8: 3e-2}[bits])
+
+
+@pytest.mark.skipif(not native.vnni(), reason="no AVX-512 VNNI")
+@settings(max_examples=30, deadline=None)
+@given(
+    coords=coordinates,
+    stem=st.sampled_from((3, 5)),
+    planes=st.lists(st.integers(1, 70), min_size=9, max_size=9),
+    size=st.sampled_from((0.0, 1.0, 1e4)),
+)
+@pytest.mark.parametrize("bits", [16, 8])
+def test_every_processor_gives_the_same_bits(bits, coords, stem, planes, size):
+    """VNNI against AVX2, for all counts of columns and pairs that a tile may be left with."""
+    shape = Shape(stem, planes[0], tuple(planes[1:]), (1, 2, 1, 1, 1, 1, 1, 1))
+    runtime = IntegerRuntime(Model(shape), bits)
+    features = np.random.default_rng(5).normal(scale=size, size=(len(coords), 3))
+    arguments = features.astype(np.float32), kernel_maps(coords, stem)
+    assert runtime.vnni
+    got = runtime.run(*arguments)
+    runtime.vnni = False
+    np.testing.assert_array_equal(got, runtime.run(*arguments))
 
 
 @pytest.mark.skipif(not native.integers(), reason="no AVX2")
