@@ -45,7 +45,7 @@ class ExportEngine:
 def _build(model: ModelFolder, choice: Choice) -> None:
     from rich.progress import Progress, TaskID
 
-    from afov.runtimes.tensorrt_runtime import TensorRtRuntime
+    from afov.runtimes.tensorrt_runtime import TensorRtNetwork
 
     with Progress() as bars:
         phases: dict[str, TaskID] = {}
@@ -55,4 +55,4 @@ def _build(model: ModelFolder, choice: Choice) -> None:
                 phases[phase] = bars.add_task(phase, total=steps)
             bars.update(phases[phase], completed=done, total=steps)
 
-        TensorRtRuntime(model, choice, show)
+        TensorRtNetwork(model, choice, show)
