@@ -21,6 +21,7 @@ from afov.model_parts import read_panoptic
 from afov.runtimes import OnDevice, Runtime, RuntimeName, open_runtime
 from afov.short_head import shortened
 from afov.text_bank import TextBank
+from afov.towers import Run, beside
 from afov.vocabulary import Vocabulary
 from afov.voxels import Voxels
 
@@ -54,9 +55,15 @@ class Student:
             return cls.of(model, runtime)
         from afov.panoptic import PanopticHead
 
+        def on_tensorrt() -> Run:
+            from afov.runtimes.tensorrt_towers import image_tower
+
+            return image_tower(files.image_tower, model.folder)
+
         # The decoder takes whole embeddings, so the network's head stays as it is.
         opened = open_runtime(model, runtime)
-        return cls(model, opened, model.text_bank, panoptic=PanopticHead(files))
+        head = PanopticHead(files, beside(opened.name, on_tensorrt))
+        return cls(model, opened, model.text_bank, panoptic=head)
 
     @classmethod
     def of(cls, model: ModelFolder, runtime: RuntimeName = "auto") -> Student:

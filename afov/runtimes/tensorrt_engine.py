@@ -39,13 +39,15 @@ def open_engine(
     ranges: Ranges,
     compare: Callable[[Engine], float],
     progress: Progress = logged,
+    *,
+    may_build: bool = True,
 ) -> Engine:
     """The trusted engine of a graph, built where none lies in the model folder.
 
     Args:
         folder: the model folder. graph: ONNX, typed in that precision.
         compare: a new engine's difference from ONNX Runtime; an InputError refuses it.
-        progress: hears of a build's phases.
+        progress: hears of a build's phases. may_build: False refuses where there is no engine.
 
     Raises:
         InputError: TensorRT is too old, the engine cannot be built, needs more memory than there
@@ -57,11 +59,12 @@ def open_engine(
     major, minor = torch.cuda.get_device_capability()
     identity = Identity(sha256(graph), trt.__version__, f"{major}.{minor}", precision, ranges)
     logger = _Logger()
+    build = partial(_build, graph, ranges, logger, progress)
     try:
         return trusted_engine(
             folder / "engines",
             identity,
-            partial(_build, graph, ranges, logger, progress),
+            build if may_build else _unbuilt,
             lambda content: Engine.started(content, logger),
             compare,
         )
@@ -126,6 +129,10 @@ class Engine:
             return out
 
         return run
+
+
+def _unbuilt() -> bytes:
+    raise InputError("TensorRT: no engine of it that fits; afov-export builds one")
 
 
 def _build(graph: bytes, ranges: Ranges, logger: _Logger, progress: Progress) -> bytes:
