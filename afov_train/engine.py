@@ -73,7 +73,8 @@ def _towers(folder: Path) -> dict[str, Callable[[Choice, Progressing], object]]:
     """What builds the engines of the towers that a model folder has."""
     from afov.runtimes import tensorrt_towers
 
-    panoptic, towers = read_panoptic(folder), {}
+    towers: dict[str, Callable[[Choice, Progressing], object]] = {}
+    panoptic = read_panoptic(folder)
     if panoptic is not None:
         files = panoptic.image_tower
         towers["image tower"] = partial(tensorrt_towers.image_tower, files, folder)

@@ -32,6 +32,19 @@ class Levels:
     up: tuple[torch.Tensor, ...]
     counts: torch.Tensor
 
+    def padded(self, sizes: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+        """Keys of every level, then `up` of every stride, as many rows as the levels' sizes say."""
+        keys = (fit(k, size, NOWHERE) for k, size in zip(self.keys, sizes, strict=True))
+        up = (fit(u, size, 0) for u, size in zip(self.up, sizes, strict=False))
+        return *keys, *up
+
+
+def fit(rows: torch.Tensor, size: int, fill: int) -> torch.Tensor:
+    """The first rows, or all and more of them."""
+    if len(rows) >= size:
+        return rows[:size]
+    return torch.cat((rows, rows.new_full((size - len(rows), *rows.shape[1:]), fill)))
+
 
 class Cells:
     """A `VoxelGrid` on a device.

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from afov.device.cutter import Cut, Cutter
 from afov.device.graphs import Replayed, Work
-from afov.device.levels import NOWHERE, Cells, Levels, distinct, levels, pack, unpack
+from afov.device.levels import fit, levels, pack, unpack
 from afov.device.page_locked import PageLocked
 from afov.device.phrases import Phrases
 from afov.device.tables import tables
 from afov.frames import Sweep
-from afov.inputs import LIMIT, SCALE, check_fields
-from afov.kernel_maps import LEVELS, KernelMaps
+from afov.kernel_maps import KernelMaps
 from afov.labels import Labels
 from afov.model_folder import ModelFolder
 from afov.text_bank import TextBank
@@ -57,21 +56,6 @@ class Network(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """A sweep in voxels, in arrays as long as its points, R.
-
-    Attributes:
-        features: (R, C) float32, what the network is told of each voxel.
-        representative, inverse: (R,) int64, as in `Voxels`.
-    """
-
-    features: torch.Tensor
-    representative: torch.Tensor
-    inverse: torch.Tensor
-    levels: Levels
-
-
 class DeviceRuntime:
     """From points to labels where the network is.
 
@@ -82,10 +66,9 @@ class DeviceRuntime:
     def __init__(self, model: ModelFolder, network: Network, *, graphs: bool = True) -> None:
         self.name, self.width, self.device = network.name, network.width, network.device
         self.network = network
-        self.inputs, self.stem = model.inputs, model.shape.stem
-        self._cells = Cells(model.grid, self.device)
-        self._scale = torch.tensor([SCALE[n] for n in model.inputs], device=self.device)
-        self._cut = Replayed(lambda: self._cut_up, self.device, graphs=graphs)
+        self._stem = model.shape.stem
+        self._cutter = Cutter(model.grid, model.inputs, self.device)
+        self._cut = Replayed(lambda: self._cutter, self.device, graphs=graphs)
         self._embed = Replayed(self._prepared, self.device, graphs=graphs)
         self._phrases: Phrases | None = None
         self._memory = PageLocked(self.device)
@@ -142,43 +125,23 @@ class DeviceRuntime:
         with self._one_at_a_time, torch.inference_mode(), torch.cuda.stream(self._stream):
             yield
 
-    def _cut_sweep(self, sweep: Sweep) -> tuple[_Cut, tuple[int, ...]]:
+    def _cut_sweep(self, sweep: Sweep) -> tuple[Cut, tuple[int, ...]]:
         """Points up, voxels and strides there; how many voxels each level has."""
-        check_fields(sweep, self.inputs)
-        columns = [*range(3), *(sweep.fields.index(n) for n in self.inputs if n != "rho")]
-        points = self._memory.up(sweep.points, columns)
-        features, representative, inverse, counts, *rest = self._cut(points)
-        cut = _Cut(features, representative, inverse, Levels(*_halves(rest), counts))
-        return cut, tuple(counts.tolist())
+        points = self._memory.up(sweep.points, self._cutter.columns(sweep))
+        cut = Cut.of(self._cut(points))
+        return cut, tuple(cut.levels.counts.tolist())
 
-    def _cut_up(self, points: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(R, 3 + I): x, y, z, then the inputs but rho, to what `_Cut` holds."""
-        keys, representative, inverse, count = distinct(self._cells.keys(points[:, :3]))
-        found = levels(keys, count)
-        leaders = points[representative]
-        columns = iter(leaders[:, 3:].unbind(1))
-        features = torch.stack(
-            [torch.hypot(*leaders[:, :2].unbind(1)) if n == "rho" else next(columns)
-             for n in self.inputs], 1,
-        )  # fmt: skip
-        features = torch.nan_to_num(features, nan=0, posinf=0, neginf=0) * self._scale
-        features = features.clamp(-LIMIT, LIMIT)
-        return features, representative, inverse, found.counts, *found.keys, *found.up
-
-    def _rows(self, cut: _Cut, counts: tuple[int, ...]) -> torch.Tensor:
+    def _rows(self, cut: Cut, counts: tuple[int, ...]) -> torch.Tensor:
         """(P, width) float32, the voxels' rows first."""
         if not counts[0]:
             return torch.zeros((0, self.width), device=self.device)
-        (rows,) = self._embed(*_padded(cut.features, cut.levels, self.network.sizes(counts)))
+        sizes = self.network.sizes(counts)
+        (rows,) = self._embed(fit(cut.features, sizes[0], 0), *cut.levels.padded(sizes))
         return rows
 
     def _prepared(self) -> Work:
         embed = self.network.prepared()
-
-        def work(features: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return (embed(features, tables(*_halves(rest), self.stem)),)
-
-        return work
+        return lambda features, *padded: (embed(features, tables(padded, self._stem)),)
 
 
 def embedding(network: Network, features: np.ndarray, coords: np.ndarray, stem: int) -> np.ndarray:
@@ -193,31 +156,9 @@ def embedding(network: Network, features: np.ndarray, coords: np.ndarray, stem: 
         keys = pack(torch.from_numpy(coords).to(there).long())
         found = levels(keys, torch.tensor(len(keys), device=there))
         sizes = network.sizes(tuple(found.counts.tolist()))
-        given, *rest = _padded(torch.from_numpy(features).to(there), found, sizes)
-        rows = network.prepared()(given, tables(*_halves(rest), stem))
+        given = fit(torch.from_numpy(features).to(there), sizes[0], 0)
+        rows = network.prepared()(given, tables(found.padded(sizes), stem))
         return rows[: len(coords)].cpu().numpy()
-
-
-def _padded(
-    features: torch.Tensor, found: Levels, sizes: tuple[int, ...]
-) -> tuple[torch.Tensor, ...]:
-    """Features, keys and `up`, as many rows of each as the levels' sizes say."""
-    keys = (_fit(k, size, NOWHERE) for k, size in zip(found.keys, sizes, strict=True))
-    up = (_fit(u, size, 0) for u, size in zip(found.up, sizes, strict=False))
-    return _fit(features, sizes[0], 0), *keys, *up
-
-
-def _fit(rows: torch.Tensor, size: int, fill: int) -> torch.Tensor:
-    if len(rows) >= size:
-        return rows[:size]
-    return torch.cat((rows, rows.new_full((size - len(rows), *rows.shape[1:]), fill)))
-
-
-def _halves(
-    rest: Sequence[torch.Tensor],
-) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-    """Keys of every level and `up` of every stride, as they stand among others."""
-    return tuple(rest[:LEVELS]), tuple(rest[LEVELS:])
 
 
 def _at_points(score: torch.Tensor, class_id: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:

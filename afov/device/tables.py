@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from afov.device.levels import BITS, NOWHERE
-from afov.kernel_maps import KernelMaps
+from afov.kernel_maps import LEVELS, KernelMaps
 
 
-def tables(
-    keys: tuple[torch.Tensor, ...], up: tuple[torch.Tensor, ...], stem: int
-) -> KernelMaps[torch.Tensor]:
+def tables(padded: Sequence[torch.Tensor], stem: int) -> KernelMaps[torch.Tensor]:
     """The maps of a sweep whose levels are padded to P_l rows each; P_l means "no neighbour".
 
     Rows of padding have no neighbours, and no voxel has one of them for a neighbour.
 
     Args:
-        keys: per level, (P_l,) int64, and up: per stride, (P_l,) int32, as in `Levels`.
+        padded: keys and `up`, as `Levels.padded` gives them.
         stem: kernel of the first convolution, odd.
     """
+    keys, up = tuple(padded[:LEVELS]), tuple(padded[LEVELS:])
     subm = tuple(_neighbours(level, 3) for level in keys)
     first = subm[0] if stem == 3 else _neighbours(keys[0], stem)
     down = tuple(

@@ -40,12 +40,7 @@ def maps_of(coords: np.ndarray, stem: int, sizes=None):
     keys = pack(torch.from_numpy(coords).to(HERE).long())
     found = levels(keys, torch.tensor(len(keys), device=HERE))
     counts = found.counts.tolist()
-    sizes = sizes(tuple(counts)) if sizes else counts
-    padded = [torch.full((n,), NOWHERE, device=HERE) for n in sizes]
-    up = [torch.zeros(n, dtype=torch.int32, device=HERE) for n in sizes[:-1]]
-    for into, given_, count in zip(padded + up, (*found.keys, *found.up), counts * 2, strict=False):
-        into[:count] = given_[:count]
-    return tables(tuple(padded), tuple(up), stem), counts
+    return tables(found.padded(tuple(sizes(counts) if sizes else counts)), stem), counts
 
 
 @settings(deadline=None)
