@@ -56,9 +56,10 @@ class Student:
         from afov.panoptic import PanopticHead
 
         def on_tensorrt() -> Run:
-            from afov.runtimes.tensorrt_towers import image_tower
+            from afov.runtimes.tensorrt_tower import TensorRtTower
+            from afov.runtimes.tower_plans import TowerPlan
 
-            return image_tower(files.image_tower, model.folder)
+            return TensorRtTower(TowerPlan.of_image(files.image_tower), model.folder)
 
         # The decoder takes whole embeddings, so the network's head stays as it is.
         opened = open_runtime(model, runtime)

@@ -71,9 +71,10 @@ class TextTower:
 
         def on_tensorrt() -> Run:
             require_tensorrt()
-            from afov.runtimes.tensorrt_towers import text_tower
+            from afov.runtimes.tensorrt_tower import TensorRtTower
+            from afov.runtimes.tower_plans import TowerPlan
 
-            return text_tower(files, Path(folder))
+            return TensorRtTower(TowerPlan.of_text(files), Path(folder))
 
         return cls(files, beside(runtime, on_tensorrt))
 

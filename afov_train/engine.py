@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afov.errors import InputError
-from afov.model_files import description_in
 from afov.model_folder import ModelFolder, read_model_folder
-from afov.model_parts import read_panoptic, read_text_tower
 from afov.runtimes import require_tensorrt
 from afov.runtimes.engine import Choice, Precision
 from afov.runtimes.engine import Progress as Progressing
 from afov.runtimes.profile import profile_of
+from afov.runtimes.tower_plans import plans_in
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -57,31 +54,17 @@ def _build(model: ModelFolder, choice: Choice) -> None:
     from rich.progress import Progress
 
     from afov.runtimes.tensorrt_runtime import TensorRtNetwork
+    from afov.runtimes.tensorrt_tower import TensorRtTower
 
     with Progress() as bars:
         TensorRtNetwork(model, choice, _shown(bars, "student"))
         # Only now: a choice that cannot be built must not keep the node from the older engine.
         choice.save(model.folder / "engines")
-        for what, build in _towers(model.folder).items():
+        for plan in plans_in(model.folder):
             try:
-                build(choice, _shown(bars, what))
+                TensorRtTower(plan, model.folder, choice, _shown(bars, plan.what))
             except InputError as error:
-                bars.print(f"{what}: {error}; ONNX Runtime will run it")
-
-
-def _towers(folder: Path) -> dict[str, Callable[[Choice, Progressing], object]]:
-    """What builds the engines of the towers that a model folder has."""
-    from afov.runtimes import tensorrt_towers
-
-    towers: dict[str, Callable[[Choice, Progressing], object]] = {}
-    panoptic = read_panoptic(folder)
-    if panoptic is not None:
-        files = panoptic.image_tower
-        towers["image tower"] = partial(tensorrt_towers.image_tower, files, folder)
-    if description_in(folder / "model.json").get("text_tower") is not None:
-        text = read_text_tower(folder)
-        towers["text tower"] = partial(tensorrt_towers.text_tower, text, folder)
-    return towers
+                bars.print(f"{plan.what}: {error}; ONNX Runtime will run it")
 
 
 def _shown(bars: Progress, what: str) -> Progressing:

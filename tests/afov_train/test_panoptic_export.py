@@ -133,7 +133,7 @@ def test_the_folder_answers_as_torch_does(
 
 
 def test_rows_from_a_device_are_answered_as_the_hosts(folder, frames, overlapping):
-    host = Student.open(folder, "torch")
+    host = Student.open(folder, "onnxruntime")
     network = TorchNetwork(host.model, "cpu", half=False)
     there = replace(host, runtime=DeviceRuntime(host.model, network))
     got, expected = (s.label(frames[1].sweep, frames[1].images) for s in (there, host))
