@@ -6,6 +6,7 @@ A graph starts all kernels of a sweep at once, where torch would start some hund
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 Work = Callable[..., tuple[torch.Tensor, ...]]
 KEPT = 12  # graphs, the last used ones
+RECORDING = threading.Lock()  # torch records one graph at a time in a process
 WARM = 2  # runs before a recording, in which libraries choose kernels and take their memory
 
 
@@ -87,6 +89,6 @@ class _Recorded:
         here.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         # Other threads may use the GPU meanwhile: somebody asks for embeddings.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        with RECORDING, torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             self.outputs = self.work(*self.inputs)
         self.graph = graph

@@ -66,8 +66,7 @@ class Cells:
             xyz: (R, 3) float32, metres, LiDAR frame.
         """
         near = (xyz.abs() < REACH).all(1)
-        keys = pack(self.coordinates(xyz).floor().long())
-        return torch.where(near, keys, NOWHERE)
+        return pack(self.coordinates(xyz).floor().long()).masked_fill(~near, NOWHERE)
 
     def coordinates(self, xyz: torch.Tensor) -> torch.Tensor:
         """(R, 3) float32, as `VoxelGrid.coordinates` but for the last bit of the azimuth."""
@@ -92,12 +91,12 @@ def distinct(
     """
     ordered, order = torch.sort(keys, stable=True)
     begins = ordered != NOWHERE
-    begins[1:] &= ordered[1:] != ordered[:-1]
+    begins[1:].logical_and_(ordered[1:] != ordered[:-1])
     rank = begins.cumsum(0) - 1
     place = torch.empty_like(rank)
-    place.scatter_(0, order, torch.where(ordered == NOWHERE, -1, rank))
+    place.scatter_(0, order, rank.masked_fill(ordered == NOWHERE, -1))
     # Each run's first goes to its rank; the others to a row beyond the end, which is cut off.
-    to = torch.where(begins, rank, len(keys))
+    to = rank.masked_fill(~begins, len(keys))
     once = keys.new_full((len(keys) + 1,), NOWHERE).scatter_(0, to, ordered)
     first = order.new_zeros(len(keys) + 1).scatter_(0, to, order)
     return once[:-1], first[:-1], place, begins.sum()
@@ -112,11 +111,11 @@ def levels(finest: torch.Tensor, count: torch.Tensor) -> Levels:
     keys, up, counts = [finest], [], [count]
     for _ in range(LEVELS - 1):
         coords = unpack(keys[-1])
-        parents = torch.where(keys[-1] == NOWHERE, NOWHERE, pack(coords >> 1))
+        parents = pack(coords >> 1).masked_fill(keys[-1] == NOWHERE, NOWHERE)
         coarse, _, parent, count = distinct(parents)
         x, y, z = (coords & 1).unbind(1)
         child = 4 * x + 2 * y + z
-        up.append(torch.where(parent < 0, 0, 8 * parent + child).int())
+        up.append((8 * parent + child).masked_fill(parent < 0, 0).int())
         keys.append(coarse)
         counts.append(count)
     return Levels(tuple(keys), tuple(up), torch.stack(counts))

@@ -38,12 +38,12 @@ def _neighbours(keys: torch.Tensor, kernel: int) -> torch.Tensor:
     wanted = keys[:, None] + offsets
     place = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
     found = (keys[place] == wanted) & (wanted != NOWHERE)
-    return torch.where(found, place, len(keys)).int()
+    return place.masked_fill(~found, len(keys)).int()
 
 
 def _children(fine: torch.Tensor, up: torch.Tensor, coarse: int) -> torch.Tensor:
     """(coarse, 8) int32: each parent's children; the padding writes beyond the end."""
-    to = torch.where(fine == NOWHERE, 8 * coarse, up.long())
+    to = up.long().masked_fill(fine == NOWHERE, 8 * coarse)
     none = len(fine)
     table = fine.new_full((8 * coarse + 1,), none)
     table.scatter_(0, to, torch.arange(none, device=fine.device))

@@ -10,6 +10,7 @@ import torch
 
 from afov.device.graphs import Replayed, Work
 from afov.runtimes.engine import Choice, Progress
+from afov.runtimes.profile import Fixed
 from afov.runtimes.tensorrt_engine import Engine, logged, open_engine
 from afov.runtimes.tower_plans import TowerPlan
 
@@ -35,6 +36,7 @@ class TensorRtTower:
         progress: Progress = logged,
     ) -> None:
         self._kind = plan.reference().kind
+        self._graphs = plan.ranges == Fixed()  # a text's length seldom recurs
         self._one_at_a_time, self._stream = threading.Lock(), torch.cuda.Stream()
         precision = (choice or Choice.load(folder / "engines")).precision
 
@@ -63,4 +65,4 @@ class TensorRtTower:
             run = engine.prepared()
             return lambda given: (run({name: given}),)
 
-        self._replayed = Replayed(prepared, torch.device("cuda"))
+        self._replayed = Replayed(prepared, torch.device("cuda"), graphs=self._graphs)

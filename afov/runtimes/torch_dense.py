@@ -39,6 +39,8 @@ class TorchNetwork:
             fits = all(np.abs(w).max(initial=0) <= LARGEST for w in model.weights.values())
             half = self.device.type == "cuda" and fits
         self.kind = torch.float16 if half else torch.float32
+        # Sums of half floats in float32, all the way, as TensorRT and ONNX Runtime have them.
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         self.weights = {
             name: torch.from_numpy(_wide(name, value)).to(self.device, self._kind_of(name))
             for name, value in model.weights.items()
