@@ -9,16 +9,15 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from scipy.sparse import csr_array
 
-from afov.errors import InputError
 from afov.frames import CameraImage
 from afov.model_parts import ImageTowerFiles
 from afov.pairing import pair_images
+from afov.towers import OnnxTower, Run
 
 
 @dataclass(frozen=True)
@@ -66,41 +65,20 @@ def windows(image: np.ndarray, side: int) -> np.ndarray:
     return cut.reshape(-1, side, side, 3)
 
 
-def open_session(onnx: bytes, what: str, threads: int = 0) -> Any:
-    """A graph of a panoptic model on ONNX Runtime.
+class ImageTower:
+    """A frozen CLIP image tower.
 
     Args:
-        threads: of one run; 0 for all cores.
-
-    Raises:
-        InputError: it is no graph; `what` names it.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    usable = onnxruntime.get_available_providers()
-    # Never its TensorRT: every sweep has another number of voxels, and would be another engine.
-    providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in usable]
-    try:
-        return onnxruntime.InferenceSession(onnx, options, providers=providers)
-    except Exception as error:  # onnxruntime has types of its own
-        line = " ".join(f"{error}".split())[:200]
-        raise InputError(f"{what}: cannot be opened ({line}); export the model again") from None
-
-
-class ImageTower:
-    """A frozen CLIP image tower on ONNX Runtime.
+        run: what runs it; None = ONNX Runtime.
 
     Raises:
         InputError: the file is no image tower.
     """
 
-    def __init__(self, files: ImageTowerFiles) -> None:
+    def __init__(self, files: ImageTowerFiles, run: Run | None = None) -> None:
         self.files = files
         # A core for each image: two cores share one image's small products badly.
-        self._session = open_session(files.onnx, "image tower", threads=1)
+        self._run = run or OnnxTower(files.onnx, "image tower", threads=1)
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "image tower")
         self._last: dict[str, tuple[CameraImage, np.ndarray]] = {}
 
@@ -112,7 +90,7 @@ class ImageTower:
         size = (self.files.width, self.files.height)
         # Whole pixels are averaged first: 3 ms in place of 8 for 1600 x 900, and as good.
         sized = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
-        return self._session.run(None, {"image": np.asarray(sized)})[0]
+        return self._run(np.asarray(sized))
 
     def maps(self, images: Sequence[CameraImage]) -> list[np.ndarray]:
         """`features` of every image, side by side.

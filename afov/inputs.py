@@ -19,17 +19,23 @@ def inputs(sweep: Sweep, voxels: Voxels, names: tuple[str, ...]) -> np.ndarray:
     Raises:
         InputError: the sweep lacks a field that the network needs.
     """
+    check_fields(sweep, names)
     columns, points = [], sweep.points.take(voxels.representative, axis=0)
     for name in names:
         if name == "rho":
             column = np.hypot(points[:, 0], points[:, 1])
-        elif name in sweep.fields and name in SCALE:
-            column = points[:, sweep.fields.index(name)]
         else:
+            column = points[:, sweep.fields.index(name)]
+        # A NaN in one field must not spread to the neighbours.
+        columns.append(np.nan_to_num(column, posinf=0, neginf=0) * np.float32(SCALE[name]))
+    return np.clip(np.stack(columns, 1), -LIMIT, LIMIT).astype(np.float32)
+
+
+def check_fields(sweep: Sweep, names: tuple[str, ...]) -> None:
+    """Raises an InputError if the sweep lacks a field that the network needs."""
+    for name in names:
+        if name != "rho" and not (name in sweep.fields and name in SCALE):
             raise InputError(
                 f"cloud {sweep.frame_id!r}: no field {name!r}, which the model needs; its fields: "
                 f"{', '.join(sweep.fields)}; train with network.inputs that the sensor has"
             )
-        # A NaN in one field must not spread to the neighbours.
-        columns.append(np.nan_to_num(column, posinf=0, neginf=0) * np.float32(SCALE[name]))
-    return np.clip(np.stack(columns, 1), -LIMIT, LIMIT).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -10,11 +11,12 @@ from afov.native import addresses, call, library
 from afov.voxels import pack
 
 LEVELS = 5
+Table = TypeVar("Table")
 
 
 @dataclass(frozen=True)
-class KernelMaps:
-    """Neighbour tables of a sparse U-Net with four strides of 2.
+class KernelMaps(Generic[Table]):
+    """Neighbour tables of a sparse U-Net with four strides of 2: NumPy's arrays or torch's.
 
     Level l has V_l voxels; in its tables V_l (one past the last row) means "no neighbour".
 
@@ -25,13 +27,13 @@ class KernelMaps:
         up: per stride, (V_l,) int32, 8 * parent + which child.
     """
 
-    subm: tuple[np.ndarray, ...]
-    stem: np.ndarray
-    down: tuple[np.ndarray, ...]
-    up: tuple[np.ndarray, ...]
+    subm: tuple[Table, ...]
+    stem: Table
+    down: tuple[Table, ...]
+    up: tuple[Table, ...]
 
 
-def kernel_maps(coords: np.ndarray, stem: int = 3) -> KernelMaps:
+def kernel_maps(coords: np.ndarray, stem: int = 3) -> KernelMaps[np.ndarray]:
     """Maps for one sweep.
 
     Args:

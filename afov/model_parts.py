@@ -19,7 +19,7 @@ class TowerFiles:
     """A text tower as it lies in the model folder.
 
     Attributes:
-        onnx: tokens (T, L) int64 to embeddings (T, E) float32, serialised.
+        onnx: tokens (T, L) int32 (int64 in older folders) to embeddings (T, E) float32, serialised.
         merges: of the tokenizer, one pair a line.
         context_length: tokens of a text at most.
         templates: prompts with {} for the phrase; an embedding is the mean over them.

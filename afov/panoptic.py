@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from afov.frames import CameraImage, Sweep
-from afov.image_tower import ImageTower, open_session
+from afov.image_tower import ImageTower
 from afov.model_parts import PanopticFiles
 from afov.text_bank import TextBank
+from afov.towers import Run, open_session
 from afov.voxels import Voxels
 
 # P3Former's numbers.
@@ -117,13 +118,16 @@ def ensemble(
 class PanopticHead:
     """The panoptic part of a model folder: image tower and mask decoder, on ONNX Runtime.
 
+    Args:
+        run: what runs the image tower instead.
+
     Raises:
         InputError: a file is no image tower, or no mask decoder.
     """
 
-    def __init__(self, files: PanopticFiles) -> None:
+    def __init__(self, files: PanopticFiles, run: Run | None = None) -> None:
         self.files = files
-        self.tower = ImageTower(files.image_tower)
+        self.tower = ImageTower(files.image_tower, run)
         self._session = open_session(files.onnx, "mask decoder")
 
     def segment(

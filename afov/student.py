@@ -15,49 +15,18 @@ from afov.afi import Mode, interact
 from afov.frames import CameraImage, Sweep
 from afov.inputs import inputs
 from afov.kernel_maps import kernel_maps
+from afov.labels import Labels, at_points
 from afov.model_folder import ModelFolder, read_model_folder
 from afov.model_parts import read_panoptic
-from afov.runtimes import Runtime, RuntimeName, open_runtime
+from afov.runtimes import OnDevice, Runtime, RuntimeName, open_runtime
 from afov.short_head import shortened
 from afov.text_bank import TextBank
+from afov.towers import Run, beside
 from afov.vocabulary import Vocabulary
+from afov.voxels import Voxels
 
 if TYPE_CHECKING:
     from afov.panoptic import PanopticHead
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What the student says of a sweep, in the order of its points.
-
-    Attributes:
-        class_id: (N,) uint8; 0 where a point is not finite.
-        score: (N,) float32, probability of that class among the vocabulary's.
-        rows: (V, R) float32, unit rows, the voxels' embeddings, or what `basis` makes these of;
-            inverse: (N,) int64, -1 = none.
-        seconds: time by part.
-        instance_id: (N,) uint16, 0 = none, else counted from 1 within this sweep; None where the
-            model knows no instances.
-        basis: (E, R) float32, orthonormal columns, or None (afov/short_head.py).
-    """
-
-    class_id: np.ndarray
-    score: np.ndarray
-    rows: np.ndarray
-    inverse: np.ndarray
-    seconds: dict[str, float]
-    instance_id: np.ndarray | None = None
-    basis: np.ndarray | None = None
-
-    @cached_property
-    def voxel_embedding(self) -> np.ndarray:
-        """(V, E) float32, unit rows; made when somebody asks."""
-        return self.rows if self.basis is None else self.rows @ self.basis.T
-
-    @property
-    def embedding(self) -> np.ndarray:
-        """(N, E) float32, unit rows; zero for points that are not finite."""
-        return at_points(self.voxel_embedding, self.inverse)
 
 
 @dataclass(frozen=True)
@@ -69,7 +38,7 @@ class Student:
     """
 
     model: ModelFolder
-    runtime: Runtime
+    runtime: Runtime | OnDevice
     text_bank: TextBank
     basis: np.ndarray | None = None
     panoptic: PanopticHead | None = None
@@ -86,9 +55,16 @@ class Student:
             return cls.of(model, runtime)
         from afov.panoptic import PanopticHead
 
+        def on_tensorrt() -> Run:
+            from afov.runtimes.tensorrt_tower import TensorRtTower
+            from afov.runtimes.tower_plans import TowerPlan
+
+            return TensorRtTower(TowerPlan.of_image(files.image_tower), model.folder)
+
         # The decoder takes whole embeddings, so the network's head stays as it is.
         opened = open_runtime(model, runtime)
-        return cls(model, opened, model.text_bank, panoptic=PanopticHead(files))
+        head = PanopticHead(files, beside(opened.name, on_tensorrt))
+        return cls(model, opened, model.text_bank, panoptic=head)
 
     @classmethod
     def of(cls, model: ModelFolder, runtime: RuntimeName = "auto") -> Student:
@@ -127,6 +103,38 @@ class Student:
         Raises:
             InputError: the sweep lacks a field that the model needs.
         """
+        if isinstance(self.runtime, OnDevice) and self.panoptic is None:
+            bank, basis = self._bank_for(self.runtime.width)
+            return self.runtime.label(sweep, bank, self.model.temperature, basis)
+        voxels, rows, seconds = self.embed(sweep)
+        found = None
+        if self.panoptic is not None:
+            # Before the rows become unit rows: the decoder takes them as they are.
+            found, answers, more = self.panoptic.segment(
+                sweep, voxels, rows, images, self.text_bank, self.model.temperature
+            )
+            seconds |= more
+        began = time.perf_counter()
+        bank, basis = self._bank_for(rows.shape[1])
+        best, likely = bank.classify(rows, self.model.temperature)
+        instance_id = None
+        if found is not None:
+            best, likely = found.class_id, found.score
+            held = found.query >= 0
+            rows[held] = answers.embedding[found.query[held]]
+            instance_id = at_points(found.instance_id, voxels.inverse)
+        class_id, score = (at_points(values, voxels.inverse) for values in (best, likely))
+        seconds["labels"] = time.perf_counter() - began
+        return Labels(class_id, score, rows, voxels.inverse, seconds, instance_id, basis)
+
+    def embed(self, sweep: Sweep) -> tuple[Voxels, np.ndarray, dict[str, float]]:
+        """A sweep's voxels, the network's rows (V, R) float32 as they are, and seconds by part.
+
+        Raises:
+            InputError: the sweep lacks a field that the model needs.
+        """
+        if isinstance(self.runtime, OnDevice):
+            return self.runtime.embed(sweep)
         clock = [time.perf_counter()]
         voxels = self.model.grid.voxelize(sweep.xyz)
         features = inputs(sweep, voxels, self.model.inputs)
@@ -138,29 +146,7 @@ class Student:
             rows = self.runtime.run(features, maps)
         clock.append(time.perf_counter())
         parts = ("voxels", "kernel maps", "network")
-        seconds = dict(zip(parts, np.diff(clock).tolist(), strict=True))
-        found = None
-        if self.panoptic is not None:
-            # Before the rows become unit rows: the decoder takes them as they are.
-            found, answers, more = self.panoptic.segment(
-                sweep, voxels, rows, images, self.text_bank, self.model.temperature
-            )
-            seconds |= more
-        began = time.perf_counter()
-        # A runtime of the weights gives short rows, one of the graph whole embeddings.
-        whole = self.basis is None or rows.shape[1] != self.basis.shape[1]
-        bank = self.text_bank if whole else self._short_bank
-        best, likely = bank.classify(rows, self.model.temperature)
-        instance_id = None
-        if found is not None:
-            best, likely = found.class_id, found.score
-            held = found.query >= 0
-            rows[held] = answers.embedding[found.query[held]]
-            instance_id = at_points(found.instance_id, voxels.inverse)
-        class_id, score = (at_points(values, voxels.inverse) for values in (best, likely))
-        seconds["labels"] = time.perf_counter() - began
-        basis = None if whole else self.basis
-        return Labels(class_id, score, rows, voxels.inverse, seconds, instance_id, basis)
+        return voxels, rows, dict(zip(parts, np.diff(clock).tolist(), strict=True))
 
     def corrected(self, labels: Labels, sweep: Sweep, afi: Mode) -> Labels:
         """What `label` said of the sweep, after approximate flat interaction.
@@ -186,17 +172,17 @@ class Student:
         of_voxel = bank.probabilities(labels.rows, self.model.temperature)
         return interact(afi, sweep.xyz, at_points(of_voxel, labels.inverse))
 
+    def _bank_for(self, width: int) -> tuple[TextBank, np.ndarray | None]:
+        """Phrases for rows of a width, and what makes embeddings of these.
+
+        A runtime of the weights gives short rows, one of the graph whole embeddings.
+        """
+        if self.basis is None or width != self.basis.shape[1]:
+            return self.text_bank, None
+        return self._short_bank, self.basis
+
     @cached_property
     def _short_bank(self) -> TextBank:
         """Phrases as short rows meet them."""
         assert self.basis is not None
         return replace(self.text_bank, embeddings=self.text_bank.embeddings @ self.basis)
-
-
-def at_points(rows: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    """Each point's row; zero (the id of unlabelled) for points without a voxel, inverse -1.
-
-    Args:
-        rows: (V, ...), one per voxel. inverse: (N,) int64.
-    """
-    return np.concatenate((rows, np.zeros((1, *rows.shape[1:]), rows.dtype)))[inverse]

@@ -40,8 +40,8 @@ class TextBank:
             (N, K) float32; column k is the class with id k + 1. Absorbers have no column.
         """
         # Phrases stand class after class, so each class is one run of columns.
-        starts = np.append(0, self._ends[:-1])
-        return np.maximum.reduceat(embeddings @ self._labelled.T, starts, axis=1)
+        starts = np.append(0, self.ends[:-1])
+        return np.maximum.reduceat(embeddings @ self.labelled.T, starts, axis=1)
 
     def rivals(self, phrase: str) -> np.ndarray:
         """(R, E) float32: the phrases of all classes but those that are called so themselves."""
@@ -70,21 +70,21 @@ class TextBank:
             rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
             likely = self.probabilities(rows, temperature)
             return likely.argmax(1).astype(np.uint8), likely.max(1, initial=0)
-        ends = self._ends
+        ends = self.ends
         call(
-            "classify", rows, *rows.shape, self._labelled, ends, len(ends), temperature,
+            "classify", rows, *rows.shape, self.labelled, ends, len(ends), temperature,
             class_id, score,
         )  # fmt: skip
         return class_id, score
 
     @cached_property
-    def _labelled(self) -> np.ndarray:
-        """Embeddings of the phrases that belong to a class, absorbers left out."""
+    def labelled(self) -> np.ndarray:
+        """(L, E) float32: the phrases that belong to a class, class after class; no absorbers."""
         chosen = self.embeddings[self.vocabulary.phrase_class_id > 0]
         return np.ascontiguousarray(chosen, np.float32)
 
     @cached_property
-    def _ends(self) -> np.ndarray:
+    def ends(self) -> np.ndarray:
         """(K,) int64: where each class's run of phrases ends."""
         owner = self.vocabulary.phrase_class_id
         return np.flatnonzero(np.diff(owner[owner > 0], append=0)) + 1

@@ -106,7 +106,7 @@ class LiveVocabulary:
     def _open_tower(self) -> TextTower:
         with self._opening:
             if self._tower is None:
-                tower = TextTower.open(self.trained.model.folder)
+                tower = TextTower.open(self.trained.model.folder, self.trained.runtime.name)
                 width = tower.embed(["a"]).shape[1]
                 expected = self.trained.text_bank.embeddings.shape[1]
                 if width != expected:

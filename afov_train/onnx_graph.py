@@ -77,7 +77,7 @@ class Graph:
         qkv = self.affine(x, layer.in_proj_weight, layer.in_proj_bias)
         split = self.node("Reshape", qkv, self.integers(0, 0, 3, heads, width // heads))
         split = self.node("Transpose", split, perm=[2, 0, 3, 1, 4])
-        q, k, v = (self.node("Gather", split, self.constant(i, np.int64), axis=0) for i in range(3))
+        q, k, v = (self.node("Gather", split, self.constant(i, np.int32), axis=0) for i in range(3))
         return q, k, v
 
     def joined(self, layer: nn.MultiheadAttention, x: str) -> str:

@@ -23,8 +23,6 @@ warnings.filterwarnings("ignore")
 from panoptic_drives import Drives  # noqa: E402
 
 from afov.frames import Frame  # noqa: E402
-from afov.inputs import inputs  # noqa: E402
-from afov.kernel_maps import kernel_maps  # noqa: E402
 from afov.panoptic import SCORE, THING  # noqa: E402
 from afov.panoptic_quality import NUSCENES_MIN_POINTS  # noqa: E402
 from afov.splits import Split  # noqa: E402
@@ -51,9 +49,7 @@ def best_queries(student: Student, frame: Frame) -> list[Best]:
     """One for each segment of a frame's truth."""
     head, sweep, truth = student.panoptic, frame.sweep, frame.truth
     assert head is not None and truth is not None
-    voxels = student.model.grid.voxelize(sweep.xyz)
-    maps = kernel_maps(voxels.coords, student.model.shape.stem)
-    rows = student.runtime.run(inputs(sweep, voxels, student.model.inputs), maps)
+    voxels, rows, _ = student.embed(sweep)
     image = head.tower.look(sweep.xyz, frame.images).of_voxels(voxels.inverse, len(voxels))
     answers = head.answers(rows, image, sweep.xyz[voxels.representative])
     likely = head.probability(answers, image, student.text_bank, student.model.temperature)

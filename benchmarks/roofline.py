@@ -17,6 +17,7 @@ from compare import PAPER, real_sweep
 from network import untrained
 
 from afov.kernel_maps import KernelMaps, kernel_maps
+from afov.model_folder import ModelFolder
 from afov.unet import unet
 from afov_train.network.config import NetworkConfig
 
@@ -91,6 +92,21 @@ class Layers:
         return x[0], x[1] + skip[1]
 
 
+def layers(model: ModelFolder, maps: KernelMaps, *, exported: bool) -> list[Layer]:
+    """Those of the network over one sweep's maps."""
+    ops = Layers(model.weights, maps, exported=exported)
+    unet(model.shape, ops, (len(maps.subm[0]), len(model.inputs)))
+    return ops.layers
+
+
+def floors(found: list[Layer]) -> dict[str, float]:
+    """The least milliseconds on each machine."""
+    return {
+        name: 1e3 * sum(max(x.flop / (rate * 1e12), x.byte / (speed * 1e9)) for x in found)
+        for name, (rate, speed) in MACHINES.items()
+    }
+
+
 def main() -> None:
     """One line per network and form."""
     voxels = PAPER.voxelize(real_sweep()[:, :3])
@@ -99,15 +115,10 @@ def main() -> None:
         _, model = untrained(config, width)
         maps = kernel_maps(voxels.coords, model.shape.stem)
         for exported in (False, True):
-            ops = Layers(model.weights, maps, exported=exported)
-            unet(model.shape, ops, (len(voxels), len(config.inputs)))
-            best = [
-                1e3 * sum(max(x.flop / (rate * 1e12), x.byte / (speed * 1e9)) for x in ops.layers)
-                for rate, speed in MACHINES.values()
-            ]
+            found = layers(model, maps, exported=exported)
             name = f"{config.name}, {'as exported' if exported else 'pairs that exist'}"
-            total = [sum(x.flop for x in ops.layers) / 1e9, sum(x.byte for x in ops.layers) / 1e6]
-            milliseconds = "  ".join(f"{ms:11.2f} ms" for ms in best)
+            total = [sum(x.flop for x in found) / 1e9, sum(x.byte for x in found) / 1e6]
+            milliseconds = "  ".join(f"{ms:11.2f} ms" for ms in floors(found).values())
             print(f"{name:28} {total[0]:7.1f} {total[1]:7.1f}  {milliseconds}")
 
 

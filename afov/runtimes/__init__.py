@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +13,12 @@ from afov.errors import InputError
 from afov.kernel_maps import KernelMaps
 from afov.model_folder import ModelFolder
 from afov.native import integers, library
+
+if TYPE_CHECKING:
+    from afov.frames import Sweep
+    from afov.labels import Labels
+    from afov.text_bank import TextBank
+    from afov.voxels import Voxels
 
 # NVIDIA's driver, a Jetson's, AMD's, and Windows' for Linux.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/kfd", "/dev/dxg")
@@ -30,7 +36,7 @@ RuntimeName = Literal[
 
 
 class Runtime(Protocol):
-    """Runs the student's network."""
+    """Runs the student's network on a processor, or by way of it."""
 
     name: str
 
@@ -39,7 +45,25 @@ class Runtime(Protocol):
         ...
 
 
-def open_runtime(model: ModelFolder, name: RuntimeName = "auto") -> Runtime:
+@runtime_checkable
+class OnDevice(Protocol):
+    """Runs a sweep from its points on where the network is (`afov.device.runtime`)."""
+
+    name: str
+    width: int
+
+    def label(
+        self, sweep: Sweep, bank: TextBank, temperature: float, basis: np.ndarray | None = None
+    ) -> Labels:
+        """Labels every point; the bank's phrases are `width` wide."""
+        ...
+
+    def embed(self, sweep: Sweep) -> tuple[Voxels, np.ndarray, dict[str, float]]:
+        """The sweep's voxels, (V, width) float32 of each, not normalised, and seconds by part."""
+        ...
+
+
+def open_runtime(model: ModelFolder, name: RuntimeName = "auto") -> Runtime | OnDevice:
     """The runtime of that name; "auto" takes the first of `order` that opens.
 
     Raises:
@@ -49,9 +73,10 @@ def open_runtime(model: ModelFolder, name: RuntimeName = "auto") -> Runtime:
         return open_first(model, order())
     if name == "tensorrt":
         require_tensorrt()
-        from afov.runtimes.tensorrt_runtime import TensorRtRuntime
+        from afov.device.runtime import DeviceRuntime
+        from afov.runtimes.tensorrt_runtime import TensorRtNetwork
 
-        return TensorRtRuntime(model)
+        return DeviceRuntime(model, TensorRtNetwork(model))
     if name == "native":
         from afov.runtimes.native_runtime import NativeRuntime
 
@@ -63,9 +88,7 @@ def open_runtime(model: ModelFolder, name: RuntimeName = "auto") -> Runtime:
     if name == "torch":
         if not _torch():
             raise InputError("runtime 'torch': torch is not installed; use runtime 'onnxruntime'")
-        from afov.runtimes.torch_runtime import TorchRuntime
-
-        return TorchRuntime(model)
+        return _open_torch(model)
     if name in ("onnxruntime", "onnxruntime-cuda"):
         from afov.runtimes.onnx_runtime import OnnxRuntime
 
@@ -73,7 +96,19 @@ def open_runtime(model: ModelFolder, name: RuntimeName = "auto") -> Runtime:
     raise InputError(f"runtime {name!r}: expected {', '.join(get_args(RuntimeName))}")
 
 
-def open_first(model: ModelFolder, names: tuple[RuntimeName, ...]) -> Runtime:
+def _open_torch(model: ModelFolder) -> Runtime | OnDevice:
+    """On a GPU over all neighbours there, on the CPU over those that exist."""
+    if _gpu():
+        from afov.device.runtime import DeviceRuntime
+        from afov.runtimes.torch_dense import TorchNetwork
+
+        return DeviceRuntime(model, TorchNetwork(model, "cuda"))
+    from afov.runtimes.torch_runtime import TorchRuntime
+
+    return TorchRuntime(model)
+
+
+def open_first(model: ModelFolder, names: tuple[RuntimeName, ...]) -> Runtime | OnDevice:
     """The first of these that opens; what kept the others from it is logged.
 
     Raises:
@@ -89,18 +124,18 @@ def open_first(model: ModelFolder, names: tuple[RuntimeName, ...]) -> Runtime:
 
 
 def order() -> tuple[RuntimeName, ...]:
-    """What "auto" tries here, fastest first: TensorRT, ONNX Runtime on CUDA, then the others.
+    """What "auto" tries here, fastest first: TensorRT, torch on a GPU, then the others.
 
-    On a CPU ONNX Runtime does the arithmetic of all 27 neighbours, the others only that of those
-    which exist; in 8 bits the compiled network gives 99.7% of the same labels, soonest
-    (docs/performance.md).
+    ONNX Runtime on CUDA gets its kernel maps from the CPU, so torch goes before it. On a CPU it
+    does the arithmetic of all 27 neighbours, the others only that of those which exist; in 8 bits
+    the compiled network gives 99.7% of the same labels, soonest (docs/performance.md).
     """
     torch, compiled = _torch(), library() is not None
     gpu = torch and _gpu()
     possible: tuple[tuple[RuntimeName, bool], ...] = (
         ("tensorrt", gpu and _tensorrt()),
-        ("onnxruntime-cuda", _onnx_cuda()),
         ("torch", gpu),
+        ("onnxruntime-cuda", _onnx_cuda()),
         ("native8", compiled and integers()),
         ("native", compiled),
         ("torch", torch and not gpu),

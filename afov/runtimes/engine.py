@@ -14,13 +14,13 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy as np
 
 from afov.errors import InputError
-from afov.runtimes.profile import Profile
+from afov.runtimes.profile import Ranges
 
 Precision = Literal["fp16", "fp32"]
 Progress = Callable[[str, int, int], None]  # phase, steps done, of how many
 E = TypeVar("E")
 
-# Largest difference from ONNX Runtime in float32, a voxel's row over that row's length.
+# Largest difference from ONNX Runtime in float32, a row over that row's length.
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16": 2e-2}
 
 
@@ -31,13 +31,14 @@ class Identity:
     Attributes:
         onnx: SHA-256 of the graph as TensorRT reads it.
         tensorrt: version. capability: of the GPU, "8.7".
+        ranges: of the inputs' sizes.
     """
 
     onnx: str
     tensorrt: str
     capability: str
     precision: Precision
-    profile: Profile
+    ranges: Ranges
 
     @property
     def file(self) -> str:
@@ -126,11 +127,13 @@ def trusted_engine(
     return engine
 
 
-def difference(got: np.ndarray, expected: np.ndarray, precision: Precision) -> float:
-    """The largest difference of a voxel's embedding from ONNX Runtime's, relative to its length.
+def difference(
+    got: np.ndarray, expected: np.ndarray, precision: Precision, on: str = "the stored sweep"
+) -> float:
+    """The largest difference of an embedding from ONNX Runtime's, relative to its length.
 
     Args:
-        got, expected: (V, E) float32.
+        got, expected: (V, E) float32. on: what was embedded.
 
     Raises:
         InputError: it is above `TOLERANCE`, or not a number.
@@ -140,9 +143,8 @@ def difference(got: np.ndarray, expected: np.ndarray, precision: Precision) -> f
     if not worst <= TOLERANCE[precision]:
         better = "; build with --precision fp32" if precision == "fp16" else ""
         raise InputError(
-            f"TensorRT: the engine and ONNX Runtime differ by {worst:.1e} relative on the stored "
-            f"sweep, at most {TOLERANCE[precision]:.0e} is allowed for {precision}; it was not "
-            f"stored{better}"
+            f"TensorRT: the engine and ONNX Runtime differ by {worst:.1e} relative on {on}, at "
+            f"most {TOLERANCE[precision]:.0e} is allowed for {precision}; it was not stored{better}"
         )
     return worst
 

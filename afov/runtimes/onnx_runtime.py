@@ -6,14 +6,14 @@ import numpy as np
 import onnxruntime
 
 from afov.errors import InputError
-from afov.kernel_maps import KernelMaps
+from afov.kernel_maps import KernelMaps, Table
 from afov.model_folder import ModelFolder
 
 CUDA = "CUDAExecutionProvider"
 
 
-def graph_inputs(features: np.ndarray, maps: KernelMaps) -> dict[str, np.ndarray]:
-    """The graph's inputs by name."""
+def graph_inputs(features: Table, maps: KernelMaps[Table]) -> dict[str, Table]:
+    """The graph's inputs by name, arrays or tensors."""
     feeds = {"features": features, "stem": maps.stem}
     feeds |= {f"subm{level}": table for level, table in enumerate(maps.subm)}
     feeds |= {f"down{level}": table for level, table in enumerate(maps.down)}

@@ -1,8 +1,9 @@
-"""For how many voxels a TensorRT engine is built."""
+"""For how many voxels, and for which other sizes, a TensorRT engine is built."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 from afov.errors import InputError
 from afov.kernel_maps import kernel_maps
@@ -14,6 +15,45 @@ from afov.model_folder import Sample
 TYPICAL = (15947, 10155, 5900, 3122, 1475)
 TIMES = 4
 MARGIN = 1.5  # over the largest sweep of the training data
+
+
+Size = tuple[int, ...]
+
+
+class Ranges(Protocol):
+    """Which sizes an engine takes: a frozen dataclass, for it is part of what names the engine."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def of(self, name: str, size: Size) -> tuple[Size, Size, Size]:
+        """Least, typical and most of an input; `size` is the graph's, -1 where it varies."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The graph's own sizes: an image tower's."""
+
+    def of(self, name: str, size: Size) -> tuple[Size, Size, Size]:
+        """As `Ranges`."""
+        return size, size, size
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A phrase in all its prompts, a text tower's input.
+
+    Attributes:
+        prompts: always so many. context: tokens of one at most.
+    """
+
+    prompts: int
+    context: int
+
+    def of(self, name: str, size: Size) -> tuple[Size, Size, Size]:
+        """As `Ranges`; a prompt has some 12 tokens, beginning and end counted."""
+        usual = min(12, self.context)
+        return (self.prompts, 1), (self.prompts, usual), (self.prompts, self.context)
 
 
 @dataclass(frozen=True)
@@ -31,6 +71,23 @@ class Profile:
         """Least, typical and most rows of the graph's input of that name."""
         level = level_of(name)
         return 1, self.typical[level], self.most[level]
+
+    def of(self, name: str, size: Size) -> tuple[Size, Size, Size]:
+        """As `Ranges`: rows vary, widths do not."""
+        least, typical, most = self.rows(name)
+        return (least, *size[1:]), (typical, *size[1:]), (most, *size[1:])
+
+    def padded(self, counts: tuple[int, ...]) -> tuple[int, ...]:
+        """Rows per level for a sweep with so many voxels, of few sizes, so that they recur.
+
+        The typical sweep's, all scaled alike until every level fits, in steps of an eighth or less;
+        about twice what an odd sweep needs where that is less.
+        """
+        typical = self.typical
+        finest = step(max(-(-n * typical[0] // t) for n, t in zip(counts, typical, strict=True)))
+        # Products in half floats like whole eights of rows.
+        scaled = (-(-finest * t // typical[0] // 8) * 8 for t in typical)
+        return tuple(min(s, 2 * step(n)) for s, n in zip(scaled, counts, strict=True))
 
     def check(self, counts: tuple[int, ...]) -> None:
         """Raises an InputError if a sweep with these voxels per level is too large."""
@@ -71,6 +128,12 @@ def profile_of(seen: tuple[tuple[int, int, int], ...], max_voxels: int | None = 
         min(finest, -(-max(most[level:]) * finest // most[0])) for level in range(len(most))
     )
     return Profile(tuple(min(t, m) for t, m in zip(typical, most, strict=True)), most)
+
+
+def step(count: int) -> int:
+    """The least of 8, 9, ... 16, 18, ... 32, 36, ... that is at least `count`."""
+    unit = 1 << max(0, (count - 1).bit_length() - 4)
+    return max(8, -(-count // unit) * unit)
 
 
 def _round_up(count: float) -> int:

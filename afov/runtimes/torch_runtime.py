@@ -13,41 +13,34 @@ Pairs = tuple[torch.Tensor, torch.Tensor, list[int]]
 
 
 class TorchRuntime:
-    """The student's flow in torch, on the GPU when there is one."""
+    """The student's flow in torch on the CPU; `afov.runtimes.torch_dense` is for a GPU."""
 
     name = "torch"
 
     def __init__(self, model: ModelFolder) -> None:
         self.shape = model.shape
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.weights = {
-            name: torch.from_numpy(value).to(self.device) for name, value in model.weights.items()
-        }
+        self.weights = {name: torch.from_numpy(value) for name, value in model.weights.items()}
 
     @torch.inference_mode()
     def run(self, features: np.ndarray, maps: KernelMaps) -> np.ndarray:
         """(V, C) float32 features to (V, E) float32 embeddings."""
-        x = torch.from_numpy(features).to(self.device)
-        return unet(self.shape, _Sweep(self.weights, maps, self.device), x).cpu().numpy()
+        return unet(self.shape, _Sweep(self.weights, maps), torch.from_numpy(features)).numpy()
 
 
 class _Sweep:
     """The operations over one sweep's kernel maps."""
 
-    def __init__(
-        self, weights: dict[str, torch.Tensor], maps: KernelMaps, device: torch.device
-    ) -> None:
-        self.weights, self.device = weights, device
+    def __init__(self, weights: dict[str, torch.Tensor], maps: KernelMaps) -> None:
+        self.weights = weights
         self.counts = [len(t) for t in maps.subm]
-        self.levels = [_pairs(t, len(t), device, own=False) for t in maps.subm]
+        self.levels = [_pairs(t, len(t), own=False) for t in maps.subm]
         small = maps.stem is maps.subm[0]
         count = self.counts[0]
-        self.stem = self.levels[0] if small else _pairs(maps.stem, count, device, own=False)
+        self.stem = self.levels[0] if small else _pairs(maps.stem, count, own=False)
         self.children = [
-            _pairs(t, count, device, own=True)
-            for t, count in zip(maps.down, self.counts, strict=False)
+            _pairs(t, count, own=True) for t, count in zip(maps.down, self.counts, strict=False)
         ]
-        self.parents = [torch.from_numpy(t).long().to(device) for t in maps.up]
+        self.parents = [torch.from_numpy(t).long() for t in maps.up]
 
     def has(self, name: str) -> bool:
         return f"{name}.weight" in self.weights
@@ -95,7 +88,7 @@ class _Sweep:
         return out.index_add_(0, to, moved)
 
 
-def _pairs(table: np.ndarray, missing: int, device: torch.device, *, own: bool) -> Pairs:
+def _pairs(table: np.ndarray, missing: int, *, own: bool) -> Pairs:
     """Pairs (to, from) that exist, offset by offset, and where each offset's end.
 
     Args:
@@ -109,4 +102,4 @@ def _pairs(table: np.ndarray, missing: int, device: torch.device, *, own: bool) 
     k, to = np.nonzero(exists)
     ends = np.searchsorted(k, np.arange(len(columns)), side="right").tolist()
     source = columns[k, to].astype(np.int64)
-    return torch.from_numpy(to).to(device), torch.from_numpy(source).to(device), ends
+    return torch.from_numpy(to), torch.from_numpy(source), ends

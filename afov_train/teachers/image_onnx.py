@@ -131,7 +131,7 @@ class _Graph(Graph):
 
     def patches(self, x: str) -> str:
         """All tokens but the first."""
-        last = np.iinfo(np.int64).max
+        last = np.iinfo(np.int32).max
         return self.node("Slice", x, self.integers(1), self.integers(last), self.integers(1))
 
     def mean_of_tokens(self, visual: Any, x: str) -> tuple[str, str]:

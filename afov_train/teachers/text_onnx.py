@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from onnx import TensorProto
@@ -63,7 +64,7 @@ class _Graph(Graph):
     """CLIP's text transformer."""
 
     def build(self, tower: Any) -> onnx.ModelProto:
-        """tokens (T, L) int64 to embeddings (T, E) float32, not normalised."""
+        """tokens (T, L) int32 to embeddings (T, E) float32, not normalised."""
         position, mask = tower.positional_embedding, tower.attn_mask
         # No token sees a later one, so texts may be cut where the longest of them ends.
         length = self.node("Shape", "tokens", start=1, end=2)
@@ -82,11 +83,13 @@ class _Graph(Graph):
             branch = self.perceptron(block.mlp, self.norm(block.ln_2, x))
             x = self.add_scaled(x, branch, block.ls_2)
         x = self.norm(tower.ln_final, x)
-        # The row of the last token, which has the highest id.
-        last = self.node("ArgMax", "tokens", axis=1, keepdims=0)
-        on_off = self.constant((0, 1))
-        scalar = self.node("Squeeze", length)
-        row = self.node("OneHot", last, scalar, on_off, axis=-1)
+        # The row of the last token, which has the highest id; as floats, for TensorRT's sake.
+        highest = self.node("Cast", "tokens", to=TensorProto.FLOAT)
+        last = self.node("ArgMax", highest, axis=1, keepdims=1)
+        places = self.constant(np.arange(len(position)), np.int32)
+        places = self.node("Slice", places, zero, length, zero)
+        row = self.node("Equal", places, self.node("Cast", last, to=TensorProto.INT32))
+        row = self.node("Cast", row, to=TensorProto.FLOAT)
         x = self.node("MatMul", self.node("Unsqueeze", row, self.integers(1)), x)
         x = self.node("Squeeze", x, self.integers(1))
         projection = tower.text_projection
@@ -96,5 +99,5 @@ class _Graph(Graph):
             x = self.node("MatMul", x, self.constant(projection))
         self.output(x, "embedding")
         tokens: dict[str, tuple[int, list[str | int]]]
-        tokens = {"tokens": (TensorProto.INT64, ["texts", "length"])}
+        tokens = {"tokens": (TensorProto.INT32, ["texts", "length"])}
         return self.model("text_tower", tokens, {"embedding": ["texts", "width"]})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from afov.errors import InputError
 from afov.runtimes import engine
 from afov.runtimes.engine import Choice, Identity, load_engine, store_engine
-from afov.runtimes.profile import TYPICAL, Profile, profile_of, too_large
+from afov.runtimes.profile import TYPICAL, Fixed, Profile, Texts, profile_of, too_large
 
 SEEN = ((9000, 16000, 20000), (6000, 10000, 13000), (3000, 6000, 8000), (1500, 3000, 4000),
         (700, 1500, 2000))  # fmt: skip
@@ -24,7 +24,9 @@ IDENTITIES = st.builds(
     st.text(max_size=20),
     st.text(max_size=8),
     st.sampled_from(["fp16", "fp32"]),
-    st.builds(Profile, COUNTS, COUNTS),
+    st.builds(Profile, COUNTS, COUNTS)
+    | st.builds(Texts, st.integers(1, 100), st.integers(1, 100))
+    | st.just(Fixed()),
 )
 IDENTITY = Identity("00" * 32, "10.13.0", "8.7", "fp16", profile_of(SEEN))
 
@@ -42,7 +44,9 @@ def test_another_identity_is_another_plain_file_name(a, b):
         {"tensorrt": "11.3.0"},
         {"capability": "9.0"},
         {"precision": "fp32"},
-        {"profile": profile_of(SEEN, 9999)},
+        {"ranges": profile_of(SEEN, 9999)},
+        {"ranges": Fixed()},
+        {"ranges": Texts(80, 77)},
     ],
 )
 def test_an_engine_of_another_identity_is_not_taken(tmp_path, change):
@@ -161,6 +165,20 @@ def test_the_profile_comes_from_the_training_data():
     assert profile.rows("features") == profile.rows("stem") == (1, 16000, 30720)
     assert profile.rows("subm3") == profile.rows("up3") == profile.rows("down2")
     assert profile.rows("down3") == (1, 1500, 3072)
+
+
+def test_ranges_are_in_order_and_of_the_inputs_rank():
+    for ranges, name, size in (
+        (profile_of(SEEN), "subm2", (-1, 27)),
+        (profile_of(SEEN), "up3", (-1,)),
+        (Texts(80, 77), "tokens", (-1, -1)),
+        (Texts(3, 5), "tokens", (-1, -1)),
+        (Fixed(), "image", (64, 128, 3)),
+    ):
+        least, typical, most = ranges.of(name, size)
+        assert len(least) == len(typical) == len(most) == len(size)
+        for given_, *sizes in zip(size, least, typical, most, strict=True):
+            assert sizes == sorted(sizes) and (given_ == -1 or set(sizes) == {given_})
 
 
 def test_older_folders_get_the_default_profile():

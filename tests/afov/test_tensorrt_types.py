@@ -44,7 +44,7 @@ def test_the_runtime_uses_tensorrt_as_its_types_say(tmp_path):
     )
     run = subprocess.run(
         [sys.executable, "-m", "mypy", "--config-file", config, "--cache-dir", tmp_path / "cache",
-         ROOT / "afov/runtimes/tensorrt_runtime.py", tmp_path / "wrong.py"],
+         *sorted((ROOT / "afov/runtimes").glob("tensorrt_*.py")), tmp_path / "wrong.py"],
         cwd=ROOT, env={**os.environ, "MYPYPATH": str(stubs)}, capture_output=True, text=True,
     )  # fmt: skip
     errors = [line for line in run.stdout.splitlines() if ": error:" in line]

@@ -72,6 +72,11 @@ def test_the_trained_vocabulary_comes_out_as_its_text_bank(folder: Path) -> None
     np.testing.assert_allclose(made.embeddings, bank.embeddings, atol=1e-5)
 
 
+def test_where_tensorrt_has_no_engine_onnx_runtime_embeds(folder: Path) -> None:
+    on_gpu = TextTower.open(folder, "tensorrt")
+    assert np.array_equal(on_gpu.embed(PHRASES), TextTower.open(folder).embed(PHRASES))
+
+
 @pytest.mark.parametrize("custom", [False, True])
 @pytest.mark.parametrize("quick", [False, True])
 def test_other_clip_text_towers_are_exported_too(quick: bool, custom: bool) -> None:

@@ -36,8 +36,9 @@ def test_all_engines_agree(shape, tmp_path):
     ]
     a, *others = (s.label(street(seed=6)) for s in students)
     for b in others:
-        assert np.abs(a.voxel_embedding - b.voxel_embedding).max() < 1e-4
-        assert (a.class_id == b.class_id).mean() > 0.999
+        near = 5e-3 if torch.cuda.is_available() else 1e-4  # torch in half floats
+        assert np.abs(a.voxel_embedding - b.voxel_embedding).max() < near
+        assert (a.class_id == b.class_id).mean() > 1 - 10 * near
 
 
 def test_a_real_sweep_goes_through(shared, model_folder):

@@ -28,10 +28,7 @@ from afov_train.network.unet import UNet
 from afov_train.student_onnx import folded
 from tests.afov_train.conftest import lived_in
 
-pytestmark = [
-    pytest.mark.skipif(native.library() is None, reason="no compiled library"),
-    pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU torch runs in another order"),
-]
+pytestmark = pytest.mark.skipif(native.library() is None, reason="no compiled library")
 
 # Widths that fill vectors and widths that do not, one block and several, both stems.
 SHAPES = (
@@ -178,6 +175,7 @@ def test_threads_and_forked_children_may_share_it(model):
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU goes first")
 def test_without_the_library_auto_takes_another():
     assert runtimes.preferred() == ("native8" if native.integers() else "native")
     with mock.patch.object(runtimes, "integers", lambda: False):

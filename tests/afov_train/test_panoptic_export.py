@@ -15,16 +15,19 @@ from rosbags.typesys import Stores, get_typestore
 
 from afov import panoptic as inference
 from afov.clouds import read_points
+from afov.device.runtime import DeviceRuntime
 from afov.errors import InputError
 from afov.frames import Sweep
-from afov.image_tower import ImageTower, open_session
+from afov.image_tower import ImageTower
 from afov.inputs import inputs
 from afov.labelled import published_ids
 from afov.labelled_bag import SEGMENTATION
 from afov.pairing import pair_images
+from afov.runtimes.torch_dense import TorchNetwork
 from afov.sources.bags import BagSource
 from afov.student import Student, at_points
 from afov.text_bank import TextBank
+from afov.towers import open_session
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
 from afov_train.cli import predict
@@ -127,6 +130,17 @@ def test_the_folder_answers_as_torch_does(
     owner = bank.class_scores(labels.embedding[held]).argmax(1) + 1
     assert np.array_equal(owner, labels.class_id[held])
     assert {"image tower", "image features", "decoder", "masks"} <= set(labels.seconds)
+
+
+def test_rows_from_a_device_are_answered_as_the_hosts(folder, frames, overlapping):
+    host = Student.open(folder, "onnxruntime")
+    network = TorchNetwork(host.model, "cpu", half=False)
+    there = replace(host, runtime=DeviceRuntime(host.model, network))
+    got, expected = (s.label(frames[1].sweep, frames[1].images) for s in (there, host))
+    assert got.class_id.any()
+    for name in ("class_id", "instance_id"):
+        assert (getattr(got, name) == getattr(expected, name)).mean() > 0.99
+    assert np.abs(got.score - expected.score).mean() < 1e-3
 
 
 @pytest.mark.parametrize("voxels", [1, 30, 700])

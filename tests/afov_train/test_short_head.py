@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from afov.model_folder import ModelFolder
 from afov.native import integers, library
@@ -39,6 +40,8 @@ def test_labels_and_embeddings_are_those_of_the_whole_head(name):
     got = short.label(street())
     assert got.rows.shape[1] == (64 if name == "onnxruntime" else 14)
     near = {"native16": 2e-3, "native8": 5e-2}.get(name, 1e-5)
+    if name == "torch" and torch.cuda.is_available():  # in half floats
+        near = 5e-3
     assert np.abs(got.voxel_embedding - expected.voxel_embedding).max() < near
     assert got.embedding.shape == (len(street()), 64)
     assert np.abs(got.score - expected.score).max() < 10 * near

@@ -174,7 +174,8 @@ def test_the_order_holds_whatever_is_installed(facts):
     assert len(set(order)) == len(order) and order[-1] == "onnxruntime"
     gpu = here["_torch"] and here["_gpu"]
     assert ("tensorrt" in order) == (gpu and here["_tensorrt"]) == (order[0] == "tensorrt")
-    assert ("onnxruntime-cuda" in order[:2]) == here["_onnx_cuda"]
+    assert ("onnxruntime-cuda" in order[:3]) == here["_onnx_cuda"]
+    assert ("torch" in order[:2]) >= gpu
     assert ("torch" in order) == here["_torch"]
     if "native" in order and not gpu and "torch" in order:
         assert order.index("native") < order.index("torch")
@@ -222,12 +223,14 @@ def test_the_command_names_what_is_wrong(model_folder, capsys, flags, said):
 @pytest.mark.skipif(not REAL_TENSORRT, reason="needs TensorRT and a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_an_engine_agrees_with_onnx_runtime(model, precision):
-    from afov.runtimes.tensorrt_runtime import TensorRtRuntime
+    from afov.device.runtime import embedding
+    from afov.runtimes.tensorrt_runtime import TensorRtNetwork
 
     sample = model.sample
     maps = kernel_maps(sample.coords, model.shape.stem)
     expected = OnnxRuntime(model).run(sample.features, maps)
     choice = Choice(precision)
     for _ in range(2):  # built, then from its file
-        got = TensorRtRuntime(model, choice).run(sample.features, maps)
+        network = TensorRtNetwork(model, choice)
+        got = embedding(network, sample.features, sample.coords, model.shape.stem)
         difference(got, expected, precision)

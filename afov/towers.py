@@ -1,0 +1,73 @@
+"""CLIP's towers as graphs, one array in and one out: on ONNX Runtime, or on TensorRT beside it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from afov.errors import InputError
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+def open_session(onnx: bytes, what: str, *, threads: int = 0, gpu: bool = True) -> Any:
+    """A graph of a model folder on ONNX Runtime.
+
+    Args:
+        threads: of one run; 0 for all cores. gpu: take CUDA where ONNX Runtime has it.
+
+    Raises:
+        InputError: it is no graph; `what` names it.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    usable = onnxruntime.get_available_providers() if gpu else ()
+    # Never its TensorRT: every sweep has another number of voxels, and would be another engine.
+    providers = [p for p in ("CUDAExecutionProvider",) if p in usable] + ["CPUExecutionProvider"]
+    try:
+        return onnxruntime.InferenceSession(onnx, options, providers=providers)
+    except Exception as error:  # onnxruntime has types of its own
+        line = " ".join(f"{error}".split())[:200]
+        raise InputError(f"{what}: cannot be opened ({line}); export the model again") from None
+
+
+class OnnxTower:
+    """A tower on ONNX Runtime, with the arguments of `open_session`.
+
+    Attributes:
+        kind: of the array that it takes; others are cast.
+    """
+
+    def __init__(self, onnx: bytes, what: str, *, threads: int = 0, gpu: bool = True) -> None:
+        self._session = open_session(onnx, what, threads=threads, gpu=gpu)
+        (given,) = self._session.get_inputs()
+        self._name, self.kind = given.name, np.dtype(given.type[len("tensor(") : -1])
+
+    def __call__(self, array: np.ndarray) -> np.ndarray:
+        """Its answer, float32."""
+        answer: np.ndarray = self._session.run(None, {self._name: array.astype(self.kind)})[0]
+        return answer
+
+
+def beside(runtime: str, on_tensorrt: Callable[[], Run]) -> Run | None:
+    """A tower on TensorRT where the student runs there.
+
+    None, for ONNX Runtime, on every other runtime, and where it does not open; a line in the log
+    says why.
+
+    Args:
+        runtime: the student's.
+    """
+    if runtime != "tensorrt":
+        return None
+    try:
+        return on_tensorrt()
+    except InputError as error:
+        logging.getLogger(__name__).warning("%s; ONNX Runtime runs it", error)
+        return None
