@@ -75,14 +75,15 @@ class Row:
 
     Attributes:
         labels: of the split's base classes, or of all classes: `truth` or `pseudo`.
-        cameras: at the test; False adds a row. clusters: whether what comes out without the
-            decoder adds one: each voxel's own class, a thing for every density cluster.
+        blind: whether the test without images adds rows.
+        clusters: whether what comes out without the decoder adds one: each voxel's own class, a
+            thing for every density cluster.
         heads: that name the same masks besides, each with rows of its own.
     """
 
     config: PanopticConfig = field(default_factory=PanopticConfig)
     labels: str = "base"
-    cameras: tuple[bool, ...] = (True,)
+    blind: bool = False
     clusters: bool = False
     heads: tuple[Head, ...] = ()
 
@@ -98,11 +99,11 @@ ROWS = {
     "+ fusion": Row(PanopticConfig(head="ensemble", losses=PLAIN)),
     "+ single head": Row(single(PLAIN)),
     "+ object loss": Row(single(replace(PLAIN, object=PUBLISHED.object))),
-    "+ voxel loss": Row(single(PUBLISHED), cameras=(True, False), clusters=True, heads=OTHERS),
-    "+ segments": Row(single(USUAL), cameras=(True, False), clusters=True, heads=OTHERS),
-    "+ segments, without dropout": Row(single(USUAL, drop=0.0), cameras=(True, False)),
-    "full supervision": Row(single(USUAL), "truth", (True, False), clusters=True, heads=OTHERS),
-    "without annotation": Row(single(USUAL), "pseudo", (True, False), heads=OTHERS),
+    "+ voxel loss": Row(single(PUBLISHED), blind=True, clusters=True, heads=OTHERS),
+    "+ segments": Row(single(USUAL), blind=True, clusters=True, heads=OTHERS),
+    "+ segments, without dropout": Row(single(USUAL, drop=0.0), blind=True),
+    "full supervision": Row(single(USUAL), "truth", blind=True, clusters=True, heads=OTHERS),
+    "without annotation": Row(single(USUAL), "pseudo", blind=True, heads=OTHERS),
     "single head + voxel loss alone": Row(single(replace(PUBLISHED, object=0.0))),
     "both losses threefold": Row(single(replace(PUBLISHED, object=3.0, voxel=0.3))),
 }
@@ -146,10 +147,10 @@ def judge(out: Path, name: str, held_out: str, seed: int, steps: int) -> None:
         model, shown = under(student, head), name
         if head != row.config.head:
             shown += f", head {head}"
-        for cameras in row.cameras:
-            if not cameras:
-                shown += OFF
-            tests[shown] = partial(masks, model, cameras)
+        tests[shown] = partial(masks, model, True)
+        # Without images the ensemble is the query alone.
+        if row.blind and head != "ensemble":
+            tests[shown + OFF] = partial(masks, model, False)
     for shown, segments in tests.items():
         quality = no_sweeps(len(drives.vocabulary.labelled))
         for frame in frames:
@@ -264,7 +265,7 @@ def table(found: dict[tuple[str, str, int], list[float]]) -> str:
     ]
     places = [GROUPS.index(g) * len(FIGURES) + FIGURES.index(f) for f, g in shown]
     heads = ("", *(f", head {head}" for head in OTHERS))
-    what = (", clusters for the decoder", *heads, *(head + OFF for head in heads))
+    what = (", clusters for the decoder", *(head + off for head in heads for off in ("", OFF)))
     order = [name + more for name in ROWS for more in what]
     names = dict.fromkeys(name for name, _, _ in found)
     for row in sorted(names, key=lambda name: order.index(name) if name in order else len(order)):
@@ -316,7 +317,7 @@ def main() -> None:
 
 def last(row: str) -> str:
     """The last line of a row."""
-    return row if ROWS[row].cameras[-1] else row + OFF
+    return row + OFF if ROWS[row].blind else row
 
 
 if __name__ == "__main__":
