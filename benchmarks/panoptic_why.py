@@ -1,7 +1,7 @@
 """Where a row of `panoptic.py` loses its objects: no mask, a wrong name, or too low a score.
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/panoptic_why.py --out panoptic \\
-        --split nuscenes-b12n4 --rows "+ object loss" "+ voxel loss"
+        --split nuscenes-b12n4 --rows "+ object loss" "+ voxel loss" [--head voxels]
 
 For every segment of the test drive's truth (15 points and more): the query whose mask overlaps it
 most, whatever the others claim; whether that is a match (IoU > 0.5); how many are named right; and
@@ -14,15 +14,17 @@ from __future__ import annotations
 import argparse
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
 warnings.filterwarnings("ignore")
 
+from panoptic import under  # noqa: E402
 from panoptic_drives import Drives  # noqa: E402
 
 from afov.frames import Frame  # noqa: E402
+from afov.model_parts import Head  # noqa: E402
 from afov.panoptic import SCORE, THING  # noqa: E402
 from afov.panoptic_quality import NUSCENES_MIN_POINTS  # noqa: E402
 from afov.splits import Split  # noqa: E402
@@ -52,7 +54,7 @@ def best_queries(student: Student, frame: Frame) -> list[Best]:
     voxels, rows, _ = student.embed(sweep)
     image = head.tower.look(sweep.xyz, frame.images).of_voxels(voxels.inverse, len(voxels))
     answers = head.answers(rows, image, sweep.xyz[voxels.representative])
-    likely = head.probability(answers, image, student.text_bank, student.model.temperature)
+    likely = head.probability(answers, rows, image, student.text_bank, student.model.temperature)
     thing = np.array([False, *(c.thing for c in student.vocabulary.labelled)])
     score = likely.max(1) * np.where(thing[likely.argmax(1) + 1], THING, 1)
     judged = (voxels.inverse >= 0) & (truth.class_id > 0)
@@ -108,6 +110,7 @@ def main() -> None:
     parser.add_argument("--split", default="nuscenes-b12n4")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", nargs="+", required=True)
+    parser.add_argument("--head", choices=get_args(Head), help="names masks; by default the row's")
     options = parser.parse_args()
     drives = Drives.open(options.out)
     (split,) = (s for s in drives.splits if s.name == options.split)
@@ -120,6 +123,8 @@ def main() -> None:
     for row in options.rows:
         run = options.out / "runs" / f"{row}-{split.name}-{options.seed}"
         student = Student.open(run / "model")
+        if options.head:
+            row, student = f"{row}, head {options.head}", under(student, options.head)
         found = [best for frame in frames for best in best_queries(student, frame)]
         for what, chosen in groups(split, drives).items():
             print(line(row, what, [f for f in found if chosen[f.class_id]]), flush=True)
