@@ -22,6 +22,7 @@ from afov.voxels import Voxels
 THING = 2.0  # times the score of a thing
 SCORE = 0.4  # a query with less holds nothing
 VISIBLE = 0.8  # of a mask, which must win against the others
+SAME = 0.5  # IoU of two masks above which they hold one thing
 SEEN, UNSEEN = 0.4, 0.8  # exponent of the image features' belief (FC-CLIP, 2308.02487, eq. 7)
 
 
@@ -60,7 +61,8 @@ def panoptic(probability: np.ndarray, mask: np.ndarray, thing: np.ndarray) -> Pa
 
     A thing's score counts twice; queries that score 0.4 or less hold nothing; a mask of which
     others take more than a fifth is dropped, and its voxels stay without a label. Stuff of one
-    class is one segment, however many queries hold it.
+    class is one segment, however many queries hold it. Ours: of masks that hold the same only the
+    best is asked, or they would hide one another.
 
     Args:
         probability: (Q, K) float32, of each class; column k is the class with id k + 1.
@@ -70,6 +72,7 @@ def panoptic(probability: np.ndarray, mask: np.ndarray, thing: np.ndarray) -> Pa
     likely = probability.max(1)
     score = np.where(thing[best], THING * likely, likely)
     kept = np.flatnonzero(score > SCORE)
+    kept = kept[distinct(mask[kept] > 0, score[kept])]
     voxels = mask.shape[1]
     query = np.full(voxels, -1, np.int64)
     if len(kept) and voxels:
@@ -91,6 +94,23 @@ def panoptic(probability: np.ndarray, mask: np.ndarray, thing: np.ndarray) -> Pa
         number[query],
         query,
     )
+
+
+def distinct(inside: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """(M,) bool: the masks that are left when those go that hold what a better one does, IoU > 0.5.
+
+    Args:
+        inside: (M, V) bool. score: (M,).
+    """
+    rows = inside.astype(np.float32)
+    common, size = rows @ rows.T, rows.sum(1)
+    same = common > SAME * (size[:, None] + size - common)
+    left = np.ones(len(score), bool)
+    for best in np.argsort(-score, kind="stable"):
+        if left[best]:
+            left &= ~same[best]
+            left[best] = True
+    return left
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
