@@ -48,8 +48,12 @@ class Seen:
         pairs = csr_array(
             (np.ones(len(voxel), np.float32), (voxel, place)), (voxels, len(self.feature))
         )
-        total = pairs @ self.feature
-        return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-6)
+        return unit(pairs @ self.feature)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """(N, E) rows of length 1; rows of zeros stay so."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
 def nothing_seen(width: int) -> Seen:

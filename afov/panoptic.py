@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from afov.frames import CameraImage, Sweep
-from afov.image_tower import ImageTower
+from afov.image_tower import ImageTower, unit
 from afov.model_parts import PanopticFiles
 from afov.text_bank import TextBank
 from afov.towers import Run, open_session
@@ -221,8 +221,3 @@ class PanopticHead:
         said = text_bank.probabilities(pooled, temperature)[:, 1:]
         base = np.isin([c.name for c in text_bank.vocabulary.labelled], self.files.base)
         return ensemble(learned, said, pooled.any(1), base)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    """(N, E) rows of length 1; rows of zeros stay so."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
