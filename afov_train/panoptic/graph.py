@@ -186,6 +186,9 @@ class _Graph(Graph):
         # Half of float32's range instead of -inf: nothing can turn into NaN.
         outside = self.node("Where", allowed, zero, self.constant(-1e30))
         scores = self.node("Add", self.node("MatMul", q, k), outside)
+        # A weight of e^-60 counts for nothing in float32; one below 1e-38 costs as much as thirty.
+        most = self.node("ReduceMax", scores, axes=[2], keepdims=1)
+        scores = self.node("Max", scores, self.node("Sub", most, self.constant(60)))
         mixed = self.node("MatMul", self.node("Softmax", scores, axis=-1), v)
         joined = self.node("Transpose", mixed, perm=[1, 0, 2])
         return self.dense(layer.out_proj, self.node("Reshape", joined, self.integers(-1, width)))
