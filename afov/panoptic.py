@@ -8,12 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from afov.frames import CameraImage, Sweep
 from afov.image_tower import ImageTower, unit
 from afov.model_parts import PanopticFiles
+from afov.pieces import distinct, pieces
 from afov.text_bank import TextBank
 from afov.towers import Run, open_session
 from afov.voxels import Voxels
@@ -22,7 +25,6 @@ from afov.voxels import Voxels
 THING = 2.0  # times the score of a thing
 SCORE = 0.4  # a query with less holds nothing
 VISIBLE = 0.8  # of a mask, which must win against the others
-SAME = 0.5  # IoU of two masks above which they hold one thing
 SEEN, UNSEEN = 0.4, 0.8  # exponent of the image features' belief (FC-CLIP, 2308.02487, eq. 7)
 
 
@@ -37,6 +39,16 @@ class Answers:
 
     embedding: np.ndarray
     mask: np.ndarray
+
+    def of(self, query: np.ndarray, inside: csr_array, cut: np.ndarray) -> Answers:
+        """Those of these queries, M of them, and of the masks that were cut only a piece.
+
+        Args:
+            inside: (M, V), 1 inside of a mask. cut: (M,) bool.
+        """
+        mask = self.mask[query]
+        mask[cut] = np.where(inside[cut].toarray() > 0, mask[cut], -np.inf)
+        return Answers(self.embedding[query], mask)
 
 
 @dataclass(frozen=True)
@@ -61,18 +73,15 @@ def panoptic(probability: np.ndarray, mask: np.ndarray, thing: np.ndarray) -> Pa
 
     A thing's score counts twice; queries that score 0.4 or less hold nothing; a mask of which
     others take more than a fifth is dropped, and its voxels stay without a label. Stuff of one
-    class is one segment, however many queries hold it. Ours: of masks that hold the same only the
-    best is asked, or they would hide one another.
+    class is one segment, however many queries hold it.
 
     Args:
         probability: (Q, K) float32, of each class; column k is the class with id k + 1.
         mask: (Q, V) float32 logits. thing: (K,) bool.
     """
-    best = probability.argmax(1)
-    likely = probability.max(1)
-    score = np.where(thing[best], THING * likely, likely)
+    best, likely = probability.argmax(1), probability.max(1)
+    score = scores(probability, thing)
     kept = np.flatnonzero(score > SCORE)
-    kept = kept[distinct(mask[kept] > 0, score[kept])]
     voxels = mask.shape[1]
     query = np.full(voxels, -1, np.int64)
     if len(kept) and voxels:
@@ -96,21 +105,10 @@ def panoptic(probability: np.ndarray, mask: np.ndarray, thing: np.ndarray) -> Pa
     )
 
 
-def distinct(inside: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """(M,) bool: the masks that are left when those go that hold what a better one does, IoU > 0.5.
-
-    Args:
-        inside: (M, V) bool. score: (M,).
-    """
-    rows = inside.astype(np.float32)
-    common, size = rows @ rows.T, rows.sum(1)
-    same = common > SAME * (size[:, None] + size - common)
-    left = np.ones(len(score), bool)
-    for best in np.argsort(-score, kind="stable"):
-        if left[best]:
-            left &= ~same[best]
-            left[best] = True
-    return left
+def scores(probability: np.ndarray, thing: np.ndarray) -> np.ndarray:
+    """(Q,): the probability of each query's likeliest class, twice that of a thing."""
+    likely = probability.max(1)
+    return np.where(thing[probability.argmax(1)], THING * likely, likely)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -133,6 +131,11 @@ def ensemble(
     """
     share = np.where(base, SEEN, UNSEEN)
     return np.where(some[:, None], learned ** (1 - share) * pooled**share, learned)
+
+
+def things(text_bank: TextBank) -> np.ndarray:
+    """(K,) bool: which classes of the vocabulary are things."""
+    return np.array([c.thing for c in text_bank.vocabulary.labelled])
 
 
 class PanopticHead:
@@ -159,12 +162,12 @@ class PanopticHead:
         text_bank: TextBank,
         temperature: float,
     ) -> tuple[Panoptic, Answers, dict[str, float]]:
-        """Instances and stuff of a sweep, what the queries answered, and seconds by part.
+        """Instances and stuff of a sweep, the answers they are of, and seconds by part.
 
         Args:
             embedding: (V, E) float32, the sparse network's, not normalised.
             images: of the sweep; none where the cameras are off.
-            temperature: of the text bank, for the ensemble alone.
+            temperature: of the text bank, for the heads that ask voxels.
         """
         clock = [time.perf_counter()]
         maps = self.tower.maps(images)
@@ -174,8 +177,10 @@ class PanopticHead:
         clock.append(time.perf_counter())
         answers = self.answers(embedding, image, sweep.xyz[voxels.representative])
         clock.append(time.perf_counter())
-        likely = self.probability(answers, embedding, image, text_bank, temperature)
-        thing = np.array([c.thing for c in text_bank.vocabulary.labelled])
+        said, thing = self.said(embedding, image), things(text_bank)
+        answers, likely = self.named(
+            answers, said, sweep.xyz, voxels.inverse, text_bank, temperature
+        )
         found = panoptic(likely, answers.mask, thing)
         clock.append(time.perf_counter())
         parts = ("image tower", "image features", "decoder", "masks")
@@ -194,30 +199,69 @@ class PanopticHead:
         feeds = {"embedding": embedding, "image": image, "xyz": np.ascontiguousarray(xyz)}
         return Answers(*self._session.run(["class_embedding", "mask"], feeds))
 
-    def probability(
+    def said(self, embedding: np.ndarray, image: np.ndarray) -> np.ndarray:
+        """(V, E): what names masks besides their queries, voxel by voxel.
+
+        The image features (`ensemble`, the paper's baseline), or the sum of these and the voxels'
+        own embeddings (`voxels`, ours: it works with the cameras off, too).
+
+        Args:
+            embedding, image: (V, E), as in `answers`.
+        """
+        return image + unit(embedding) if self.files.head == "voxels" else image
+
+    def named(
         self,
         answers: Answers,
+        said: np.ndarray,
+        xyz: np.ndarray,
+        inverse: np.ndarray,
+        text_bank: TextBank,
+        temperature: float,
+    ) -> tuple[Answers, np.ndarray]:
+        """The masks to merge, and how likely each is of each class, (Q, K) float32.
+
+        With the head `voxels` (ours) a thing's mask goes in as its pieces, each named by itself,
+        and of masks that hold the same only the best does.
+
+        Args:
+            said: (V, E). xyz: (N, 3), metres, of the points. inverse: (N,) int64, their voxels.
+        """
+        name = partial(self.probability, said=said, text_bank=text_bank, temperature=temperature)
+        inside, thing = csr_array(answers.mask > 0, dtype=np.float32), things(text_bank)
+        likely = name(answers.embedding, inside)
+        if self.files.head != "voxels":
+            return answers, likely
+        some = np.flatnonzero(scores(likely, thing) > SCORE)
+        cut = thing[likely[some].argmax(1)]
+        inside, of = pieces(inside[some], cut, xyz, inverse)
+        likely = name(answers.embedding[some[of]], inside)
+        score = scores(likely, thing)
+        kept = np.flatnonzero(score > SCORE)
+        kept = kept[distinct(inside[kept], score[kept])]
+        of = of[kept]
+        return answers.of(some[of], inside[kept], cut[of]), likely[kept]
+
+    def probability(
+        self,
         embedding: np.ndarray,
-        image: np.ndarray,
+        inside: csr_array,
+        said: np.ndarray,
         text_bank: TextBank,
         temperature: float,
     ) -> np.ndarray:
         """(Q, K) float32: how likely each query is of each class of the vocabulary.
 
-        By the query alone (head `single`, 2401.02402); beside it by the mean over its mask of the
-        image features (`ensemble`, the paper's baseline), or of these and the voxels' own
-        embeddings (`voxels`, ours: it works with the cameras off, too).
+        By the query alone (head `single`, 2401.02402); otherwise by the mean of `said` over its
+        mask, too.
 
         Args:
-            embedding, image: (V, E), as in `answers`.
+            embedding: (Q, E), of the queries. inside: (Q, V), 1 inside of a mask. said: (V, E).
         """
-        learned = sigmoid(
-            self.files.scale * text_bank.class_scores(answers.embedding) + self.files.bias
-        )
+        learned = sigmoid(self.files.scale * text_bank.class_scores(embedding) + self.files.bias)
         if self.files.head == "single":
             return learned
-        rows = image + unit(embedding) if self.files.head == "voxels" else image
-        pooled = unit((answers.mask > 0).astype(np.float32) @ rows)
-        said = text_bank.probabilities(pooled, temperature)[:, 1:]
+        pooled = unit(inside @ said)
+        of_mask = text_bank.probabilities(pooled, temperature)[:, 1:]
         base = np.isin([c.name for c in text_bank.vocabulary.labelled], self.files.base)
-        return ensemble(learned, said, pooled.any(1), base)
+        return ensemble(learned, of_mask, pooled.any(1), base)

@@ -95,13 +95,15 @@ def single(losses: LossConfig, **more: Any) -> PanopticConfig:
 
 # The paper's rows, each with all that stands above it; then what stands beside them.
 ROWS = {
-    "baseline": Row(PanopticConfig(decoder=ALONE, head="ensemble", losses=PLAIN)),
+    "baseline": Row(
+        PanopticConfig(decoder=ALONE, head="ensemble", losses=PLAIN), heads=("voxels",)
+    ),
     "+ fusion": Row(PanopticConfig(head="ensemble", losses=PLAIN)),
     "+ single head": Row(single(PLAIN)),
     "+ object loss": Row(single(replace(PLAIN, object=PUBLISHED.object))),
     "+ voxel loss": Row(single(PUBLISHED), blind=True, clusters=True, heads=OTHERS),
     "+ segments": Row(single(USUAL), blind=True, clusters=True, heads=OTHERS),
-    "+ segments, without dropout": Row(single(USUAL, drop=0.0), blind=True),
+    "+ segments, without dropout": Row(single(USUAL, drop=0.0), blind=True, heads=("voxels",)),
     "full supervision": Row(single(USUAL), "truth", blind=True, clusters=True, heads=OTHERS),
     "without annotation": Row(single(USUAL), "pseudo", blind=True, heads=OTHERS),
     "single head + voxel loss alone": Row(single(replace(PUBLISHED, object=0.0))),

@@ -5,7 +5,8 @@
 
 For every segment of the test drive's truth (15 points and more): the query whose mask overlaps it
 most, whatever the others claim; whether that is a match (IoU > 0.5); how many are named right; and
-of the matched, named and scored above the threshold. Last, the share of a segment's points whose
+of the matched, named and scored above the threshold. With the head `voxels` the masks are the
+pieces that go into merging, all of which are above it. Last, the share of a segment's points whose
 largest mask is that of a base stuff class's own query. The runs are those that panoptic.py left.
 """
 
@@ -54,13 +55,17 @@ def best_queries(student: Student, frame: Frame) -> list[Best]:
     voxels, rows, _ = student.embed(sweep)
     image = head.tower.look(sweep.xyz, frame.images).of_voxels(voxels.inverse, len(voxels))
     answers = head.answers(rows, image, sweep.xyz[voxels.representative])
-    likely = head.probability(answers, rows, image, student.text_bank, student.model.temperature)
+    stuff = sum(not c.thing for c in student.vocabulary.labelled if c.name in head.files.base)
+    own = answers.mask.argmax(0) >= len(answers.mask) - stuff
+    answers, likely = head.named(
+        answers, head.said(rows, image), sweep.xyz, voxels.inverse,
+        student.text_bank, student.model.temperature,
+    )  # fmt: skip
     thing = np.array([False, *(c.thing for c in student.vocabulary.labelled)])
     score = likely.max(1) * np.where(thing[likely.argmax(1) + 1], THING, 1)
     judged = (voxels.inverse >= 0) & (truth.class_id > 0)
-    inside = (answers.mask > 0)[:, voxels.inverse[judged]]
-    stuff = sum(not c.thing for c in student.vocabulary.labelled if c.name in head.files.base)
-    own = (answers.mask.argmax(0) >= len(answers.mask) - stuff)[voxels.inverse[judged]]
+    voxel = voxels.inverse[judged]
+    inside, own = (answers.mask > 0)[:, voxel], own[voxel]
     class_id = truth.class_id[judged].astype(np.int64)
     key = class_id * 65536 + np.where(thing[class_id], truth.instance_id[judged], 0)
     found = []
@@ -69,6 +74,9 @@ def best_queries(student: Student, frame: Frame) -> list[Best]:
             continue
         common = inside[:, key == one].sum(1)
         iou = common / (inside.sum(1) + points - common)
+        if not len(iou):
+            found.append(Best(int(one) // 65536, 0.0, False, False, 0.0))
+            continue
         query, known = iou.argmax(), int(one) // 65536
         right = int(likely[query].argmax()) + 1 == known
         kept, taken = bool(score[query] > SCORE), float(own[key == one].mean())

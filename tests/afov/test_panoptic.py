@@ -12,16 +12,10 @@ from afov.panoptic import ensemble, panoptic
 
 
 def by_voxel(probability, mask, thing):
-    """P3Former's inference, spelled out, without masks that hold what a better one does."""
+    """P3Former's inference, spelled out."""
     queries, voxels = mask.shape
     score = [max(row) * (2 if thing[int(np.argmax(row))] else 1) for row in probability]
-    kept = []
-    for q in sorted(range(queries), key=lambda q: -score[q]):
-        mine = set(np.flatnonzero(mask[q] > 0))
-        others = (set(np.flatnonzero(mask[k] > 0)) for k in kept)
-        if score[q] > 0.4 and not any(2 * len(mine & o) > len(mine | o) for o in others):
-            kept.append(q)
-    kept.sort()
+    kept = [q for q in range(queries) if score[q] > 0.4]
     owner = [-1] * voxels
     m = 1 / (1 + np.exp(-mask.astype(np.float64)))
     for v in range(voxels):

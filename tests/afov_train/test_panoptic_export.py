@@ -12,6 +12,7 @@ import pytest
 import torch
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
+from scipy.sparse import csr_array
 
 from afov import panoptic as inference
 from afov.clouds import read_points
@@ -215,7 +216,8 @@ def test_a_mask_is_named_by_its_query_and_by_its_voxels(folder):
     known = np.isin([c.name for c in bank.vocabulary.labelled], head.files.base)
     share = np.where(known, 0.4, 0.8)
     for seen in (image, np.zeros_like(image)):
-        got = head.probability(answers, embedding, seen, bank, 0.07)
+        inside = csr_array(answers.mask > 0, dtype=np.float32)
+        got = head.probability(of_query, inside, head.said(embedding, seen), bank, 0.07)
         for q in range(6):
             cosine = bank.class_scores(of_query[q : q + 1])[0]
             learned = 1 / (1 + np.exp(-(head.files.scale * cosine + head.files.bias)))
