@@ -56,7 +56,7 @@ class PanopticFiles:
             to class_embedding (Q, E) and mask (Q, V), logits.
         image_tower: where image features come from.
         scale, bias: the probability of a class is sigmoid(scale * cosine + bias).
-        head: what names a mask (`afov.panoptic.PanopticHead.probability`).
+        head: what names a mask (`afov.panoptic_head.PanopticHead.probability`).
         base: names of the classes that had labels in training.
     """
 

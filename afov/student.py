@@ -26,7 +26,7 @@ from afov.vocabulary import Vocabulary
 from afov.voxels import Voxels
 
 if TYPE_CHECKING:
-    from afov.panoptic import PanopticHead
+    from afov.panoptic_head import PanopticHead
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Student:
         model, files = read_model_folder(folder), read_panoptic(folder)
         if files is None:
             return cls.of(model, runtime)
-        from afov.panoptic import PanopticHead
+        from afov.panoptic_head import PanopticHead
 
         def on_tensorrt() -> Run:
             from afov.runtimes.tensorrt_tower import TensorRtTower

@@ -11,7 +11,8 @@ from afov.errors import InputError
 from afov.frames import CameraImage, Sweep
 from afov.inputs import inputs
 from afov.model_parts import Head, ImageTowerFiles, PanopticFiles
-from afov.panoptic import PanopticHead, sigmoid
+from afov.panoptic import sigmoid
+from afov.panoptic_head import PanopticHead
 from afov.voxels import VoxelGrid
 from afov_train.panoptic.decoder import PanopticNetwork
 from afov_train.panoptic.graph import graph

@@ -19,11 +19,12 @@ from afov.clouds import read_points
 from afov.device.runtime import DeviceRuntime
 from afov.errors import InputError
 from afov.frames import Sweep
-from afov.image_tower import ImageTower
+from afov.image_tower import ImageTower, unit
 from afov.inputs import inputs
 from afov.labelled import published_ids
 from afov.labelled_bag import SEGMENTATION
 from afov.pairing import pair_images
+from afov.panoptic_head import Answers
 from afov.runtimes.torch_dense import TorchNetwork
 from afov.sources.bags import BagSource
 from afov.student import Student, at_points
@@ -209,9 +210,9 @@ def test_a_mask_is_named_by_its_query_and_by_its_voxels(folder):
     embedding, image, of_query = (
         rng.normal(size=(n, width)).astype(np.float32) for n in (voxels, voxels, 6)
     )
-    image, of_query = inference.unit(image), inference.unit(of_query)
+    image, of_query = unit(image), unit(of_query)
     image[::3] = 0  # no camera sees these
-    answers = inference.Answers(of_query, rng.normal(size=(6, voxels)).astype(np.float32))
+    answers = Answers(of_query, rng.normal(size=(6, voxels)).astype(np.float32))
     answers.mask[5] = -1  # holds nothing
     known = np.isin([c.name for c in bank.vocabulary.labelled], head.files.base)
     share = np.where(known, 0.4, 0.8)
