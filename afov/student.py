@@ -21,7 +21,7 @@ from afov.model_parts import read_panoptic
 from afov.runtimes import OnDevice, Runtime, RuntimeName, open_runtime
 from afov.short_head import shortened
 from afov.text_bank import TextBank
-from afov.towers import Run, beside
+from afov.towers import beside
 from afov.vocabulary import Vocabulary
 from afov.voxels import Voxels
 
@@ -55,16 +55,10 @@ class Student:
             return cls.of(model, runtime)
         from afov.panoptic_head import PanopticHead
 
-        def on_tensorrt() -> Run:
-            from afov.runtimes.tensorrt_tower import TensorRtTower
-            from afov.runtimes.tower_plans import TowerPlan
-
-            return TensorRtTower(TowerPlan.of_image(files.image_tower), model.folder)
-
         # The decoder takes whole embeddings, so the network's head stays as it is.
         opened = open_runtime(model, runtime)
-        head = PanopticHead(files, beside(opened.name, on_tensorrt))
-        return cls(model, opened, model.text_bank, panoptic=head)
+        tower = beside(opened.name, files.image_tower, model.folder)
+        return cls(model, opened, model.text_bank, panoptic=PanopticHead(files, tower))
 
     @classmethod
     def of(cls, model: ModelFolder, runtime: RuntimeName = "auto") -> Student:

@@ -10,7 +10,6 @@ import numpy as np
 
 from afov.errors import InputError
 from afov.model_parts import TowerFiles, read_text_tower
-from afov.runtimes import require_tensorrt
 from afov.text_bank import TextBank
 from afov.tokenizer import Tokenizer, read_merges
 from afov.towers import OnnxTower, Run, beside
@@ -68,15 +67,7 @@ class TextTower:
             InputError: the folder has none, or a file is damaged.
         """
         files = read_text_tower(folder)
-
-        def on_tensorrt() -> Run:
-            require_tensorrt()
-            from afov.runtimes.tensorrt_tower import TensorRtTower
-            from afov.runtimes.tower_plans import TowerPlan
-
-            return TensorRtTower(TowerPlan.of_text(files), Path(folder))
-
-        return cls(files, beside(runtime, on_tensorrt))
+        return cls(files, beside(runtime, files, Path(folder)))
 
     def embed(self, phrases: Sequence[str]) -> np.ndarray:
         """(P, E) float32, unit rows; a phrase that was asked for before costs nothing.

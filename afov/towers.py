@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from afov.errors import InputError
+from afov.model_parts import ImageTowerFiles, TowerFiles
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -55,19 +57,25 @@ class OnnxTower:
         return answer
 
 
-def beside(runtime: str, on_tensorrt: Callable[[], Run]) -> Run | None:
+def beside(runtime: str, files: ImageTowerFiles | TowerFiles, folder: Path) -> Run | None:
     """A tower on TensorRT where the student runs there.
 
     None, for ONNX Runtime, on every other runtime, and where it does not open; a line in the log
     says why.
 
     Args:
-        runtime: the student's.
+        runtime: the student's. folder: the model folder.
     """
     if runtime != "tensorrt":
         return None
+    from afov.runtimes import require_tensorrt
+
     try:
-        return on_tensorrt()
+        require_tensorrt()
+        from afov.runtimes.tensorrt_tower import TensorRtTower
+        from afov.runtimes.tower_plans import TowerPlan
+
+        return TensorRtTower(TowerPlan.of(files), folder)
     except InputError as error:
         logging.getLogger(__name__).warning("%s; ONNX Runtime runs it", error)
         return None

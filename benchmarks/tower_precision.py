@@ -73,8 +73,8 @@ def plans(config: TeacherConfig) -> list[TowerPlan]:
     """Two windows of noise, and a phrase in all its prompts."""
     text = text_tower(config)
     assert text is not None
-    of_text = TowerPlan.of_text(text)
-    image = TowerPlan.of_image(image_tower(config, (1, 2)))
+    of_text = TowerPlan.of(text)
+    image = TowerPlan.of(image_tower(config, (1, 2)))
     return [image, replace(of_text, samples=of_text.samples[:1])]
 
 

@@ -33,15 +33,13 @@ class TowerPlan:
     samples: tuple[np.ndarray, ...]
 
     @classmethod
-    def of_image(cls, files: ImageTowerFiles) -> TowerPlan:
-        """Compared on noise: the folder holds no image."""
-        size = (files.height, files.width, 3)
-        noise = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-        return cls("image tower", files.onnx, Fixed(), (noise,))
-
-    @classmethod
-    def of_text(cls, files: TowerFiles) -> TowerPlan:
-        """Compared on two phrases in all prompts."""
+    def of(cls, files: ImageTowerFiles | TowerFiles) -> TowerPlan:
+        """An image tower is compared on noise, for a folder holds no image; a text tower on two
+        phrases in all prompts."""
+        if isinstance(files, ImageTowerFiles):
+            size = (files.height, files.width, 3)
+            noise = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+            return cls("image tower", files.onnx, Fixed(), (noise,))
         prompts, ranges = Prompts(files), Texts(len(files.templates), files.context_length)
         return cls("text tower", files.onnx, ranges, tuple(map(prompts, PHRASES)))
 
@@ -74,9 +72,9 @@ def plans_in(folder: Path) -> list[TowerPlan]:
     """
     plans, panoptic = [], read_panoptic(folder)
     if panoptic is not None:
-        plans.append(TowerPlan.of_image(panoptic.image_tower))
+        plans.append(TowerPlan.of(panoptic.image_tower))
     if description_in(folder / "model.json").get("text_tower") is not None:
-        plans.append(TowerPlan.of_text(read_text_tower(folder)))
+        plans.append(TowerPlan.of(read_text_tower(folder)))
     return plans
 
 

@@ -16,7 +16,6 @@ from onnx.reference import ReferenceEvaluator
 
 from afov.errors import InputError
 from afov.model_parts import TOWER_FILES, write_text_tower
-from afov.runtimes import require_tensorrt
 from afov.runtimes.engine import Choice, Identity, sha256, trusted_engine
 from afov.runtimes.tower_plans import TowerPlan, plans_in
 from afov.towers import OnnxTower, beside
@@ -32,8 +31,8 @@ REAL_TENSORRT = (found := importlib.util.find_spec("tensorrt")) and found.origin
 def plan(request) -> TowerPlan:
     """The embedded teacher's."""
     if request.param == "image tower":
-        return TowerPlan.of_image(image_tower(TeacherConfig(), (2, 3)))
-    return TowerPlan.of_text(text_tower(TeacherConfig()))
+        return TowerPlan.of(image_tower(TeacherConfig(), (2, 3)))
+    return TowerPlan.of(text_tower(TeacherConfig()))
 
 
 class Rounding:
@@ -145,7 +144,7 @@ def test_products_are_in_half_floats_and_the_rest_is_not(plan):
 
 def test_the_end_of_a_text_is_its_first_end():
     """Also where one comes later: open_clip takes the first of the highest ids."""
-    plan = TowerPlan.of_text(text_tower(TeacherConfig()))
+    plan = TowerPlan.of(text_tower(TeacherConfig()))
     tokens = plan.samples[0]
     twice = np.concatenate((tokens, tokens[:, -1:], tokens[:, :1]), 1)
     once, more = (plan.reference()(t) for t in (tokens, twice))
@@ -153,12 +152,13 @@ def test_the_end_of_a_text_is_its_first_end():
 
 
 @pytest.mark.skipif(bool(REAL_TENSORRT), reason="TensorRT is installed")
-def test_without_tensorrt_a_tower_runs_on_onnx_runtime(caplog):
+def test_without_tensorrt_a_tower_runs_on_onnx_runtime(caplog, tmp_path):
+    files = text_tower(TeacherConfig())
     with caplog.at_level(logging.WARNING):
-        assert beside("tensorrt", require_tensorrt) is None
+        assert beside("tensorrt", files, tmp_path) is None
     assert "TensorRT is not installed" in caplog.text and "ONNX Runtime runs it" in caplog.text
     caplog.clear()
-    assert beside("torch", require_tensorrt) is None and not caplog.text
+    assert beside("torch", files, tmp_path) is None and not caplog.text
 
 
 @pytest.mark.skipif(not REAL_TENSORRT, reason="needs TensorRT and a GPU")
