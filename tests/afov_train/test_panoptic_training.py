@@ -150,9 +150,56 @@ def test_labels_from_a_folder_stand_in_for_truth(frames, tmp_path):
     np.savez(file, class_id=np.zeros(3), instance_id=np.zeros(3))
     with pytest.raises(InputError, match="label the same recording"):
         PanopticTarget.of_frame(frame, tmp_path)
-    file.write_bytes(b"x")
-    with pytest.raises(InputError, match="expected class_id and instance_id"):
+
+
+def cut(file, ids):
+    np.savez(file, class_id=ids, instance_id=ids)
+    file.write_bytes(file.read_bytes()[:300])
+
+
+def garbled(file, ids):
+    np.savez_compressed(file, class_id=np.arange(len(ids)) % 7, instance_id=ids)
+    whole = bytearray(file.read_bytes())
+    whole[200:260] = bytes(60)
+    file.write_bytes(whole)
+
+
+def one_array(file, ids):
+    with file.open("wb") as stream:
+        np.save(stream, ids)
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda file, ids: file.write_bytes(b"x"), "expected class_id and instance_id"),
+        (lambda file, ids: file.write_bytes(b"PK\x03\x04"), "expected class_id and instance_id"),
+        (cut, "expected class_id and instance_id"),
+        (garbled, "expected class_id and instance_id"),
+        (one_array, "expected class_id and instance_id"),
+        (lambda file, ids: np.savez(file, class_id=ids), "expected class_id and instance_id"),
+        (lambda file, ids: np.savez(file, class_id=ids.astype(object), instance_id=ids),
+         "Object arrays cannot be loaded"),
+        (lambda file, ids: np.savez(file, class_id=ids + 256, instance_id=ids),
+         "class_id: 256 to 256, expected integers from 0 to 255"),
+        (lambda file, ids: np.savez(file, class_id=ids, instance_id=ids - 1),
+         "instance_id: -1 to -1, expected integers from 0 to 65535"),
+        (lambda file, ids: np.savez(file, class_id=ids, instance_id=ids + 2**16),
+         "instance_id: 65536 to 65536, expected"),
+        (lambda file, ids: np.savez(file, class_id=ids * np.nan, instance_id=ids),
+         "class_id: float64, expected integers"),
+        (lambda file, ids: np.savez(file, class_id=ids.astype(str), instance_id=ids),
+         "class_id: <U21, expected integers"),
+    ],
+)  # fmt: skip
+def test_labels_that_are_none_name_the_file(frames, tmp_path, write, said):
+    """An id that wrapped would come out as another class, or join two things."""
+    frame = frames[0]
+    file = tmp_path / f"{frame.token}.npz"
+    write(file, np.zeros(len(frame.sweep), np.int64))
+    with pytest.raises(InputError, match=said) as caught:
         PanopticTarget.of_frame(frame, tmp_path)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_recording_without_labels_is_refused(drive, tower, tmp_path):
