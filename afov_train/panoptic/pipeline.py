@@ -77,7 +77,8 @@ def panoptic(config: PanopticTrainConfig) -> Path:
     if ranks()[0] > 0:
         return run
 
-    frame = next(iter(sources[0]))
+    # Of many bags the first sweep is older than the first image.
+    frame = next((f for f in sources[0] if f.images), None) or next(iter(sources[0]))
     files = panoptic_files(
         network,
         tower,
