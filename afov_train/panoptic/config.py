@@ -121,8 +121,8 @@ class PanopticTrainConfig:
     teach: TeachConfig = field(default_factory=TeachConfig)
     """How pseudo-instances get their classes."""
     base: tuple[str, ...] = ()
-    """Classes whose labels are used; all of the vocabulary where none is named. No loss sees a
-    label of any other."""
+    """Classes whose labels are used, or a split that has them: nuscenes-b12n4, b12n4-0 (drawn from
+    seed 0); all of the vocabulary where none is named. No loss sees a label of any other."""
     weights: Path | None = None
     """network.safetensors of a run's distill/ or pretrain/, for the trunk."""
     vocabulary: str = "nuscenes16"

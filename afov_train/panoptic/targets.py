@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from afov.errors import InputError
 from afov.frames import Frame
+from afov.splits import Split, is_split
 from afov.vocabulary import Vocabulary
 
 LEAST = 5  # voxels of a thing that can be learned
@@ -103,11 +104,13 @@ class BaseClasses:
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, names: Sequence[str]) -> BaseClasses:
-        """By name; all of the vocabulary where none is named.
+        """By name, or those of a split by its name; all of the vocabulary where none is named.
 
         Raises:
-            InputError: a name that the vocabulary does not have.
+            InputError: a name that the vocabulary does not have, or no such split.
         """
+        if len(names) == 1 and is_split(names[0]):
+            names = Split.named(vocabulary, names[0]).base
         known = [c.name for c in vocabulary.labelled]
         unknown = sorted(set(names) - set(known))
         if unknown:

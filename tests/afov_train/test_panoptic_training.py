@@ -11,6 +11,7 @@ import torch
 from afov.errors import InputError
 from afov.image_tower import ImageTower
 from afov.sources.bags import BagSource
+from afov.splits import Split
 from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
@@ -138,6 +139,10 @@ def test_no_loss_sees_a_label_of_a_novel_class(bank, prepared):
     assert len(one.text) == np.isin(owners, base.ids).sum(), "nor a name of one"
     with pytest.raises(InputError, match="--base cra: expected classes of barrier"):
         BaseClasses.of(VOCABULARY, ["cra"])
+    split = Split.random(VOCABULARY, 4, 3)
+    assert np.array_equal(
+        BaseClasses.of(VOCABULARY, ["b12n4-3"]).ids, BaseClasses.of(VOCABULARY, split.base).ids
+    )
 
 
 def test_labels_from_a_folder_stand_in_for_truth(frames, tmp_path):
