@@ -55,7 +55,9 @@ class PanopticTarget:
         """
         if labels is None:
             truth = frame.truth
-            return None if truth is None else cls(truth.class_id, truth.instance_id)
+            if truth is None or truth.panoptic_class_id is None:  # classes, but no instances
+                return None
+            return cls(truth.class_id, truth.instance_id)
         file = labels / f"{frame.token}.npz"
         if not file.exists():
             return None
