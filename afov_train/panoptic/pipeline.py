@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from afov.errors import InputError
+from afov.frames import Frame, Source
 from afov.image_tower import ImageTower
 from afov.vocabulary import Vocabulary
 from afov_train.export import export_student
@@ -77,8 +78,7 @@ def panoptic(config: PanopticTrainConfig) -> Path:
     if ranks()[0] > 0:
         return run
 
-    # Of many bags the first sweep is older than the first image.
-    frame = next((f for f in sources[0] if f.images), None) or next(iter(sources[0]))
+    frame = seen_by_cameras(sources[0])
     files = panoptic_files(
         network,
         tower,
@@ -103,3 +103,11 @@ def panoptic(config: PanopticTrainConfig) -> Path:
     )
     print(f"model folder: {model}")
     return run
+
+
+def seen_by_cameras(source: Source) -> Frame:
+    """The first frame that has images; the first of all where none has.
+
+    Of many a bag the first sweep is older than the first image.
+    """
+    return next((frame for frame in source if frame.images), None) or next(iter(source))

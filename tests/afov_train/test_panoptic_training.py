@@ -21,6 +21,7 @@ from afov_train.export import export_student
 from afov_train.network.config import NetworkConfig
 from afov_train.panoptic.config import DecoderConfig, LossConfig, PanopticConfig
 from afov_train.panoptic.export import panoptic_files
+from afov_train.panoptic.pipeline import seen_by_cameras
 from afov_train.panoptic.sweeps import PanopticSweep, PanopticSweeps, collate, prepare
 from afov_train.panoptic.targets import BaseClasses, PanopticTarget
 from afov_train.panoptic.training import PanopticTraining, build_panoptic, train_panoptic
@@ -212,6 +213,14 @@ def test_a_recording_without_labels_is_refused(drive, tower, tmp_path):
         prepare(BagSource(drive), ImageTower(tower), np.arange(1, 17), tmp_path, tmp_path / "s")
 
 
+def test_truth_without_instances_is_none(frames):
+    """A nuScenes tree with lidarseg alone: of its things every point would be left out."""
+    whole = replace(frames[0].truth, panoptic_class_id=frames[0].truth.class_id)
+    assert PanopticTarget.of_frame(replace(frames[0], truth=whole), None).instance_id.any()
+    semantic = replace(whole, instance_id=whole.instance_id * 0, panoptic_class_id=None)
+    assert PanopticTarget.of_frame(replace(frames[0], truth=semantic), None) is None
+
+
 def panoptic_quality(truth, labels):
     """Mean PQ over the classes of the truth, pair by pair (Kirillov et al. 2019, eq. 1)."""
     each = []
@@ -257,6 +266,12 @@ def test_a_sweep_is_learned_by_heart_with_cameras_and_without(
         quality = panoptic_quality(frame.truth, student.label(frame.sweep, images))
         print("PQ", len(images), quality)
         assert quality > 0.15
+
+
+def test_the_export_is_compared_on_a_sweep_that_cameras_saw(frames):
+    blind = [replace(frame, images=()) for frame in frames[:2]]
+    assert seen_by_cameras([*blind, frames[2]]) is frames[2]
+    assert seen_by_cameras(blind) is blind[0]
 
 
 @pytest.mark.slow
