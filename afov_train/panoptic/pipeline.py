@@ -52,6 +52,10 @@ def panoptic(config: PanopticTrainConfig) -> Path:
 
     tower = image_tower(config.teacher, training.windows)
     bank = OpenClipTeacher(config.teacher, vocabulary).text_bank
+    torch.manual_seed(training.seed)
+    network = build_panoptic(config.network, bank, base, training)
+    if config.weights is not None:
+        load_trunk(network.trunk, config.weights)
     eyes = ImageTower(tower)
     labels: list[Path | None] = [config.labels] * len(sources)
     if config.pseudo:
@@ -69,10 +73,6 @@ def panoptic(config: PanopticTrainConfig) -> Path:
             for file in prepare(source, eyes, base.ids, folder, run / "sweeps")
         ]
     )
-    torch.manual_seed(training.seed)
-    network = build_panoptic(config.network, bank, base, training)
-    if config.weights is not None:
-        load_trunk(network.trunk, config.weights)
     data = bank, base, config.network, config.grid
     train_panoptic(network, prepared, *data, training, run / "panoptic")
     if ranks()[0] > 0:

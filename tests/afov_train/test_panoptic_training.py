@@ -19,12 +19,18 @@ from afov_train.cli import train
 from afov_train.config import AugmentConfig, OptimizerConfig
 from afov_train.export import export_student
 from afov_train.network.config import NetworkConfig
-from afov_train.panoptic.config import DecoderConfig, LossConfig, PanopticConfig
+from afov_train.panoptic.config import (
+    DecoderConfig,
+    LossConfig,
+    PanopticConfig,
+    PanopticTrainConfig,
+)
 from afov_train.panoptic.export import panoptic_files
-from afov_train.panoptic.pipeline import seen_by_cameras
+from afov_train.panoptic.pipeline import panoptic, seen_by_cameras
 from afov_train.panoptic.sweeps import PanopticSweep, PanopticSweeps, collate, prepare
 from afov_train.panoptic.targets import BaseClasses, PanopticTarget
 from afov_train.panoptic.training import PanopticTraining, build_panoptic, train_panoptic
+from afov_train.recordings import Recording
 from afov_train.teachers.config import TeacherConfig
 from afov_train.teachers.image_onnx import image_tower
 from afov_train.teachers.open_clip_teacher import OpenClipTeacher
@@ -266,6 +272,14 @@ def test_a_sweep_is_learned_by_heart_with_cameras_and_without(
         quality = panoptic_quality(frame.truth, student.label(frame.sweep, images))
         print("PQ", len(images), quality)
         assert quality > 0.15
+
+
+def test_wrong_weights_are_found_out_before_sweeps_are_prepared(drive, tmp_path):
+    recording, weights = Recording(bag=(drive,)), tmp_path / "none.safetensors"
+    config = PanopticTrainConfig(recording=recording, weights=weights, run=tmp_path / "run")
+    with pytest.raises(InputError, match=r"--weights .*none\.safetensors: cannot be read"):
+        panoptic(config)
+    assert not (tmp_path / "run/sweeps").exists()
 
 
 def test_the_export_is_compared_on_a_sweep_that_cameras_saw(frames):
