@@ -82,7 +82,8 @@ class ImageTower:
     def __init__(self, files: ImageTowerFiles, run: Run | None = None) -> None:
         self.files = files
         # A core for each image: two cores share one image's small products badly.
-        self._run = run or OnnxTower(files.onnx, "image tower", threads=1)
+        image = {"image": (files.height, files.width, 3)}
+        self._run = run or OnnxTower(files.onnx, "image tower", image, threads=1)
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "image tower")
         self._last: dict[str, tuple[CameraImage, np.ndarray]] = {}
 

@@ -59,7 +59,9 @@ class PanopticHead:
     def __init__(self, files: PanopticFiles, run: Run | None = None) -> None:
         self.files = files
         self.tower = ImageTower(files.image_tower, run)
-        self._session = open_session(files.onnx, "mask decoder")
+        rows = None, files.image_tower.embedding
+        inputs = {"embedding": rows, "image": rows, "xyz": (None, 3)}
+        self._session = open_session(files.onnx, "mask decoder", inputs)
 
     def segment(
         self,

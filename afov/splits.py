@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,12 @@ NOVEL = {
     "nuscenes-b11n5": ("motorcycle", "traffic_cone", "truck", "other_flat", "terrain"),
     "semantickitti-b14n5": ("person", "truck", "fence", "parking", "vegetation"),
 }
+DRAWN = re.compile(r"b\d+n(\d+)-(\d+)")  # the name of a random split: sizes, seed
+
+
+def is_split(word: str) -> bool:
+    """Whether a word is meant as the name of a split, and not of a class."""
+    return word in NOVEL or re.fullmatch(r"(\w+-)?b\d+n\d+(-\d+)?", word) is not None
 
 
 @dataclass(frozen=True)
@@ -59,15 +66,24 @@ class Split:
 
     @classmethod
     def named(cls, vocabulary: Vocabulary, name: str) -> Split:
-        """One of the lists in `NOVEL`.
+        """One of the lists in `NOVEL`, or what `random` calls so: b12n4-0.
 
         Raises:
-            InputError: no such list, or one of another vocabulary.
+            InputError: no such split, or one of another vocabulary.
         """
+        if drawn := DRAWN.fullmatch(name):
+            split = cls.random(vocabulary, int(drawn[1]), int(drawn[2]))
+            if split.name != name:
+                raise InputError(
+                    f"split {name!r}: vocabulary {vocabulary.name} has "
+                    f"{len(vocabulary.labelled)} classes; did you mean {split.name!r}?"
+                )
+            return split
         if name not in NOVEL:
             near = difflib.get_close_matches(name, NOVEL, 1, 0.0)[0]
             raise InputError(
-                f"split {name!r}: expected one of {', '.join(NOVEL)}; did you mean {near!r}?"
+                f"split {name!r}: expected one of {', '.join(NOVEL)}, or sizes and seed "
+                f"(b12n4-0); did you mean {near!r}?"
             )
         return cls.of(vocabulary, NOVEL[name], name)
 
@@ -92,6 +108,17 @@ class Split:
         between = [c for c in drawn if c not in first and c not in last]
         chosen = [c.name for c in (*first, *between)][:novel]
         return cls.of(vocabulary, chosen, f"b{len(drawn) - novel}n{novel}-{seed}")
+
+    @classmethod
+    def asked(cls, vocabulary: Vocabulary, novel: Sequence[str], flag: str) -> Split:
+        """What a flag asks for: a split by its name, or the one with these novel classes.
+
+        Raises:
+            InputError: as `named` and `of`.
+        """
+        if len(novel) == 1 and is_split(novel[0]):
+            return cls.named(vocabulary, novel[0])
+        return cls.of(vocabulary, novel, flag)
 
     def is_novel(self, vocabulary: Vocabulary) -> np.ndarray:
         """(K + 1,) bool by class id; unlabelled, id 0, is not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,20 @@ from afov.errors import InputError
 from afov.model_parts import ImageTowerFiles, TowerFiles
 
 Run = Callable[[np.ndarray], np.ndarray]
+Shapes = Mapping[str, tuple[int | None, ...]]  # of arrays by name; None is a size that varies
 
 
-def open_session(onnx: bytes, what: str, *, threads: int = 0, gpu: bool = True) -> Any:
+def open_session(
+    onnx: bytes, what: str, inputs: Shapes | None = None, *, threads: int = 0, gpu: bool = True
+) -> Any:
     """A graph of a model folder on ONNX Runtime.
 
     Args:
+        inputs: that it must take; None for whatever it does.
         threads: of one run; 0 for all cores. gpu: take CUDA where ONNX Runtime has it.
 
     Raises:
-        InputError: it is no graph; `what` names it.
+        InputError: it is no graph, or another one; `what` names it.
     """
     import onnxruntime
 
@@ -33,10 +37,23 @@ def open_session(onnx: bytes, what: str, *, threads: int = 0, gpu: bool = True) 
     # Never its TensorRT: every sweep has another number of voxels, and would be another engine.
     providers = [p for p in ("CUDAExecutionProvider",) if p in usable] + ["CPUExecutionProvider"]
     try:
-        return onnxruntime.InferenceSession(onnx, options, providers=providers)
+        session = onnxruntime.InferenceSession(onnx, options, providers=providers)
     except Exception as error:  # onnxruntime has types of its own
         line = " ".join(f"{error}".split())[:200]
         raise InputError(f"{what}: cannot be opened ({line}); export the model again") from None
+    found = {given.name: tuple(given.shape) for given in session.get_inputs()}
+    if inputs is not None and not _fit(found, inputs):
+        raise InputError(f"{what}: takes {found}, expected {dict(inputs)}; export the model again")
+    return session
+
+
+def _fit(found: Mapping[str, tuple[Any, ...]], wanted: Shapes) -> bool:
+    """Whether shapes are those wanted; a size that varies has a name in ONNX Runtime."""
+    return found.keys() == wanted.keys() and all(
+        len(found[name]) == len(shape)
+        and all(size in (None, here) for size, here in zip(shape, found[name], strict=True))
+        for name, shape in wanted.items()
+    )
 
 
 class OnnxTower:
@@ -46,8 +63,16 @@ class OnnxTower:
         kind: of the array that it takes; others are cast.
     """
 
-    def __init__(self, onnx: bytes, what: str, *, threads: int = 0, gpu: bool = True) -> None:
-        self._session = open_session(onnx, what, threads=threads, gpu=gpu)
+    def __init__(
+        self,
+        onnx: bytes,
+        what: str,
+        inputs: Shapes | None = None,
+        *,
+        threads: int = 0,
+        gpu: bool = True,
+    ) -> None:
+        self._session = open_session(onnx, what, inputs, threads=threads, gpu=gpu)
         (given,) = self._session.get_inputs()
         self._name, self.kind = given.name, np.dtype(given.type[len("tensor(") : -1])
 

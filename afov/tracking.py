@@ -22,6 +22,7 @@ REACH = 5.0  # metres; no thing is found again farther from where it was expecte
 OTHER_CLASS = 9.0  # squared standard deviations that a change of class weighs
 UNSEEN = 10  # sweeps that an id outlives its thing
 LAST_ID = 65535
+JUMP_NS = 10**9  # a stamp that lies this far before the last one: a recording began anew
 
 
 @dataclass
@@ -79,13 +80,14 @@ class Tracker:
         """The things of the next sweep under their lasting ids, in the order given.
 
         Args:
-            stamp: nanoseconds; an earlier one than before begins anew.
+            stamp: nanoseconds; one that jumps back by more than a second begins anew, one that is
+                a little earlier (a clock that was set, sweeps out of order) counts as the same.
             world_from_lidar: (4, 4), to a frame that stands still; None where nobody knows, and
                 then the vehicle's own motion is taken for the things'.
         """
-        if self._stamp is not None and stamp < self._stamp:
+        if self._stamp is not None and stamp < self._stamp - JUMP_NS:
             self._tracks, self._pose, self._stamp = [], None, None
-        seconds = 0.0 if self._stamp is None else (stamp - self._stamp) / 1e9
+        seconds = 0.0 if self._stamp is None else max(0, stamp - self._stamp) / 1e9
         self._stamp, pose = stamp, self._place(world_from_lidar, seconds)
         for track in self._tracks:
             track.predict(seconds)

@@ -17,6 +17,7 @@ from afov.clouds import scaled_intensity, to_sweep
 from afov.errors import InputError
 from afov.frames import CameraImage, Sweep
 from afov.student import Student
+from afov.tracking import JUMP_NS
 from afov_ros.cameras import CameraInput, images_of
 from afov_ros.diagnostics import statuses
 from afov_ros.health import Health, oddities
@@ -30,8 +31,6 @@ from afov_ros.things import Following
 from afov_ros.throttle import Throttle
 from afov_ros.transforms import Transforms
 from afov_ros.worker import Worker
-
-JUMP_NS = 10**9  # a stamp that lies this far before the last one: a recording began anew
 
 
 class AfovNode(LifecycleNode):

@@ -84,7 +84,7 @@ def evaluate(args: list[str] | None = None) -> int:
         from afov_train.report import write_report
 
         student = Student.open(config.model)
-        split = Split.of(student.vocabulary, config.novel, "--novel") if config.novel else None
+        split = Split.asked(student.vocabulary, config.novel, "--novel") if config.novel else None
         result = run(sources, student, split=split)
         config.out.mkdir(parents=True, exist_ok=True)
         result.save(config.out)

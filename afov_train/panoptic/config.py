@@ -15,6 +15,8 @@ from afov_train.network.config import NetworkConfig
 from afov_train.recordings import Recording
 from afov_train.teachers.config import TeacherConfig
 
+CANDIDATES = 256  # voxels that may be the centre of a thing
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -34,6 +36,13 @@ class DecoderConfig:
     """Image features are an input; without, they only teach (and the baseline pools them)."""
 
     def __post_init__(self) -> None:
+        for name in ("width", "layers", "heads", "feedforward"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: expected 1 or more")
+        if not 0 <= self.proposals <= CANDIDATES:
+            raise ValueError(f"proposals {self.proposals}: expected 0 to {CANDIDATES}")
+        if self.queries < 0 or not self.proposals + self.queries:
+            raise ValueError(f"queries {self.queries}: expected 0 or more, 1 without proposals")
         if self.width % self.heads:
             raise ValueError(f"width {self.width}: expected a multiple of {self.heads} heads")
 
@@ -112,8 +121,8 @@ class PanopticTrainConfig:
     teach: TeachConfig = field(default_factory=TeachConfig)
     """How pseudo-instances get their classes."""
     base: tuple[str, ...] = ()
-    """Classes whose labels are used; all of the vocabulary where none is named. No loss sees a
-    label of any other."""
+    """Classes whose labels are used, or a split that has them: nuscenes-b12n4, b12n4-0 (drawn from
+    seed 0); all of the vocabulary where none is named. No loss sees a label of any other."""
     weights: Path | None = None
     """network.safetensors of a run's distill/ or pretrain/, for the trunk."""
     vocabulary: str = "nuscenes16"

@@ -12,12 +12,11 @@ from torch import nn
 from torch.nn.functional import normalize, pad, softplus
 
 from afov_train.network.unet import UNet
-from afov_train.panoptic.config import DecoderConfig
+from afov_train.panoptic.config import CANDIDATES, DecoderConfig
 
 METRES = 50.0  # brings x, y and rho to the order of 1
 HEIGHT = 3.0  # and z
 PROBABILITY = 0.1  # of a class whose text is orthogonal to a query, at the start
-CANDIDATES = 256  # voxels that may be the centre of a thing
 APART = 1.0  # metres between two proposals
 REACH = 1.5  # metres from a proposal at which its mask has lost half a logit, at the start
 

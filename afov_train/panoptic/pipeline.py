@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from afov.errors import InputError
+from afov.frames import Frame, Source
 from afov.image_tower import ImageTower
 from afov.vocabulary import Vocabulary
 from afov_train.export import export_student
@@ -51,6 +52,10 @@ def panoptic(config: PanopticTrainConfig) -> Path:
 
     tower = image_tower(config.teacher, training.windows)
     bank = OpenClipTeacher(config.teacher, vocabulary).text_bank
+    torch.manual_seed(training.seed)
+    network = build_panoptic(config.network, bank, base, training)
+    if config.weights is not None:
+        load_trunk(network.trunk, config.weights)
     eyes = ImageTower(tower)
     labels: list[Path | None] = [config.labels] * len(sources)
     if config.pseudo:
@@ -68,16 +73,12 @@ def panoptic(config: PanopticTrainConfig) -> Path:
             for file in prepare(source, eyes, base.ids, folder, run / "sweeps")
         ]
     )
-    torch.manual_seed(training.seed)
-    network = build_panoptic(config.network, bank, base, training)
-    if config.weights is not None:
-        load_trunk(network.trunk, config.weights)
     data = bank, base, config.network, config.grid
     train_panoptic(network, prepared, *data, training, run / "panoptic")
     if ranks()[0] > 0:
         return run
 
-    frame = next(iter(sources[0]))
+    frame = seen_by_cameras(sources[0])
     files = panoptic_files(
         network,
         tower,
@@ -102,3 +103,11 @@ def panoptic(config: PanopticTrainConfig) -> Path:
     )
     print(f"model folder: {model}")
     return run
+
+
+def seen_by_cameras(source: Source) -> Frame:
+    """The first frame that has images; the first of all where none has.
+
+    Of many a bag the first sweep is older than the first image.
+    """
+    return next((frame for frame in source if frame.images), None) or next(iter(source))

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from afov.errors import InputError
 from afov.frames import Frame
+from afov.splits import Split, is_split
 from afov.vocabulary import Vocabulary
 
 LEAST = 5  # voxels of a thing that can be learned
@@ -46,31 +47,50 @@ class PanopticTarget:
         """What `labels` or the frame's own truth says of it; None where neither says anything.
 
         Args:
-            labels: folder with TOKEN.npz: class_id and instance_id, (N,).
+            labels: folder with TOKEN.npz: class_id (0..255) and instance_id (0..65535), (N,)
+                integers.
 
         Raises:
             InputError: a file is damaged, or its points are not the sweep's.
         """
         if labels is None:
             truth = frame.truth
-            return None if truth is None else cls(truth.class_id, truth.instance_id)
+            if truth is None or truth.panoptic_class_id is None:  # classes, but no instances
+                return None
+            return cls(truth.class_id, truth.instance_id)
         file = labels / f"{frame.token}.npz"
         if not file.exists():
             return None
         try:
             with np.load(file, allow_pickle=False) as data:
-                found = cls(
-                    data["class_id"].astype(np.uint8), data["instance_id"].astype(np.uint16)
-                )
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise InputError(f"{file}: expected class_id and instance_id ({error})") from None
+                columns = [np.asarray(data[name]) for name in ("class_id", "instance_id")]
+        except Exception as error:  # NumPy raises many types on broken data
+            line = " ".join(f"{error}".split())
+            raise InputError(f"{file}: expected class_id and instance_id ({line})") from None
         size = (len(frame.sweep),)
-        if found.class_id.shape != size or found.instance_id.shape != size:
+        shapes = [column.shape for column in columns]
+        if shapes != [size, size]:
             raise InputError(
-                f"{file}: {found.class_id.shape} and {found.instance_id.shape} labels, the sweep "
-                f"has {size[0]} points; label the same recording"
+                f"{file}: {shapes[0]} and {shapes[1]} labels, the sweep has {size[0]} points; "
+                "label the same recording"
             )
-        return found
+        return cls(
+            _within(columns[0], np.uint8, f"{file}: class_id"),
+            _within(columns[1], np.uint16, f"{file}: instance_id"),
+        )
+
+
+def _within(ids: np.ndarray, kind: type[np.unsignedinteger], what: str) -> np.ndarray:
+    """The ids in a narrower type; one that it cannot hold would come out as another's.
+
+    Raises:
+        InputError: they are no integers, or out of its range.
+    """
+    most, whole = np.iinfo(kind).max, ids.dtype.kind in "ui"
+    if not whole or (len(ids) and not 0 <= ids.min() <= ids.max() <= most):
+        found = f"{ids.min()} to {ids.max()}" if whole else f"{ids.dtype}"
+        raise InputError(f"{what}: {found}, expected integers from 0 to {most}")
+    return ids.astype(kind)
 
 
 @dataclass(frozen=True)
@@ -86,11 +106,13 @@ class BaseClasses:
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, names: Sequence[str]) -> BaseClasses:
-        """By name; all of the vocabulary where none is named.
+        """By name, or those of a split by its name; all of the vocabulary where none is named.
 
         Raises:
-            InputError: a name that the vocabulary does not have.
+            InputError: a name that the vocabulary does not have, or no such split.
         """
+        if len(names) == 1 and is_split(names[0]):
+            names = Split.named(vocabulary, names[0]).base
         known = [c.name for c in vocabulary.labelled]
         unknown = sorted(set(names) - set(known))
         if unknown:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from afov.errors import InputError
-from afov.splits import NOVEL, Split
+from afov.splits import NOVEL, Split, is_split
 from afov.vocabulary import Vocabulary
 
 NUSCENES = Vocabulary.load("nuscenes16")
@@ -33,6 +33,16 @@ def test_named_lists_have_the_sizes_in_their_names(name):
     assert name.endswith(f"b{len(split.base)}n{len(split.novel)}")
 
 
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_split_goes_by_its_name(seed):
+    drawn = Split.random(NUSCENES, 4, seed)
+    assert Split.named(NUSCENES, drawn.name) == drawn == Split.asked(NUSCENES, [drawn.name], "x")
+    listed = Split.named(KITTI, "semantickitti-b14n5")
+    assert Split.asked(KITTI, ["semantickitti-b14n5"], "x") == listed
+    assert Split.asked(KITTI, listed.novel, "x").base == listed.base
+    assert not any(is_split(name) for v in (NUSCENES, KITTI) for name in v.names)
+
+
 def test_novel_classes_by_id():
     split = Split.of(NUSCENES, ("vegetation", "barrier"))
     assert split.novel == ("barrier", "vegetation")  # the vocabulary's order
@@ -48,6 +58,10 @@ def test_novel_classes_by_id():
         (lambda: Split.of(NUSCENES, ()), "16 base and 0 novel classes"),
         (lambda: Split.of(NUSCENES, NUSCENES.names[1:]), "0 base and 16 novel"),
         (lambda: Split.named(NUSCENES, "nuscenes-b12n5"), "did you mean 'nuscenes-b12n4'?"),
+        (lambda: Split.named(KITTI, "b12n4-0"), "19 classes; did you mean 'b15n4-0'?"),
+        (lambda: Split.named(NUSCENES, "b15n1-0"), "things and stuff on both sides"),
+        (lambda: Split.asked(NUSCENES, ("b12n4",), "--novel"), "split 'b12n4': expected one of"),
+        (lambda: Split.asked(NUSCENES, ("buss",), "--novel"), "--novel: .* no class 'buss'"),
         (lambda: Split.named(KITTI, "nuscenes-b12n4"), "semantickitti19 has no class 'bus'"),
         (lambda: Split.random(NUSCENES, 1, 0), "things and stuff on both sides"),
         (lambda: Split.random(NUSCENES, 15, 0), "things and stuff on both sides"),

@@ -115,6 +115,17 @@ def test_time_that_jumps_back_begins_anew_with_ids_of_their_own() -> None:
     assert again.id != first.id
 
 
+def test_a_stamp_that_is_a_little_early_costs_no_id() -> None:
+    tracker, ids = Tracker(), set()
+    for sweep in range(20):
+        early = 130_000_000 if sweep in (7, 12) else 0
+        stamp = 10**10 + sweep * 10**8 - early
+        (one,) = tracker.update(stamp, [still(20 - 0.3 * sweep, 3)], np.eye(4))
+        ids.add(one.id)
+    assert len(ids) == 1 and one.velocity is not None
+    np.testing.assert_allclose(one.velocity, (-3, 0, 0), atol=0.3)
+
+
 def test_ids_come_around_without_taking_one_that_lives() -> None:
     tracker = Tracker()
     tracker.update(0, [still(0, 0)], np.eye(4))

@@ -155,8 +155,25 @@ def test_the_paper_s_decoder_has_the_paper_s_numbers():
     decoder = Decoder(PAPER, 768, 6, 0.07)
     assert decoder.queries.shape == (128 + 6, 256) and len(decoder.layers) == 6
     assert decoder.layers[0].feedforward[0].out_features == 2048
-    with pytest.raises(ValueError, match="multiple of 3 heads"):
-        DecoderConfig(heads=3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"heads": 3}, "multiple of 3 heads"),
+        ({"heads": 0}, "heads 0: expected 1 or more"),
+        ({"width": -64}, "width -64: expected 1 or more"),
+        ({"layers": -1}, "layers -1: expected 1 or more"),
+        ({"proposals": CANDIDATES + 1}, "proposals 257: expected 0 to 256"),
+        ({"proposals": -1}, "proposals -1: expected 0 to 256"),
+        ({"queries": -1}, "queries -1: expected 0 or more"),
+        ({"queries": 0, "proposals": 0}, "queries 0: expected 0 or more, 1 without proposals"),
+    ],
+)
+def test_numbers_that_make_no_decoder_are_refused(wrong, said):
+    """Before hours of preparing, not after them."""
+    with pytest.raises(ValueError, match=said):
+        DecoderConfig(**wrong)
 
 
 def test_the_order_of_voxels_does_not_matter():

@@ -333,6 +333,12 @@ def test_a_session_takes_cuda_or_the_processor_and_no_engine_builder():
     assert session.run(None, {"x": np.ones(3, np.float32)})[0].tolist() == [1, 1, 1]
 
 
+def put(folder, data, name, other):
+    """Another graph of the folder in a graph's place, and its hash."""
+    shutil.copyfile(folder / other, folder / name)
+    data["sha256"][name] = data["sha256"][other]
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -341,6 +347,9 @@ def test_a_session_takes_cuda_or_the_processor_and_no_engine_builder():
         (lambda f, d: d["panoptic"].update(head="two"), "expected one of voxels, single, ensemble"),
         (lambda f, d: d["panoptic"].update(scale=-1), "scale > 0"),
         (lambda f, d: d["panoptic"].pop("image"), "no panoptic part .KeyError"),
+        (lambda f, d: d["panoptic"]["image"].update(width=99), r"tower: takes .* 256, 3.* 99, 3"),
+        (lambda f, d: put(f, d, "panoptic.onnx", "image_tower.onnx"), "mask decoder: takes"),
+        (lambda f, d: put(f, d, "image_tower.onnx", "student.onnx"), "image tower: takes"),
     ],
 )
 def test_a_damaged_panoptic_part_is_one_clear_line(folder, tmp_path, damage, said):

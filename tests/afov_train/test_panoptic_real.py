@@ -1,11 +1,17 @@
-"""Real sweeps through an exported panoptic model: six cameras, one, none; KITTI's one camera."""
+"""Real sweeps through an exported panoptic model: six cameras, one, none; KITTI's one camera.
+
+The real SemanticKITTI scan has no image at hand, KITTI's own frame has one, and a part of a scan.
+"""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from afov.pairing import pair_images
 from afov.sources.nuscenes import NuScenesSource
 from afov.sources.semantickitti import SemanticKittiSource
 from afov.student import Student
@@ -86,6 +92,38 @@ def test_a_kitti_scan_with_its_camera_and_without(kitti, overlapping):  # noqa: 
     seen = student.panoptic.tower.look(frame.sweep.xyz, frame.images)
     assert 0.1 < len(seen.point) / len(frame.sweep) < 0.25
     assert (frame.sweep.xyz[seen.point, 0] > 0).all(), "the camera looks ahead"
+    seeing, blind = (student.label(frame.sweep, images) for images in (frame.images, ()))
+    for labels in (seeing, blind):
+        check(student, frame, labels)
+    assert not np.array_equal(seeing.voxel_embedding, blind.voxel_embedding)
+
+
+@pytest.fixture(scope="module")
+def kitti_camera(shared, tower, tmp_path_factory):
+    """KITTI's frame 8: the scan where the camera looks, its real image and calibration."""
+    folder = shared / "data/kitti-000008"
+    if not folder.exists():
+        pytest.skip(f"needs {folder}")
+    root = tmp_path_factory.mktemp("kitti8")
+    sequence = root / "sequences/00"
+    for part, file in (("velodyne", "000008.bin"), ("image_2", "000008.png")):
+        (sequence / part).mkdir(parents=True)
+        (sequence / part / file).symlink_to(folder / file)
+    camera = json.loads((folder / "000008.json").read_text())["images"]["CAM2"]
+    rows = {"P2": camera["cam2img"], "Tr": camera["lidar2cam"]}
+    lines = (f"{k}: {' '.join(map(str, np.ravel(m)[:12]))}" for k, m in rows.items())
+    (sequence / "calib.txt").write_text("\n".join(lines))
+    frame = next(iter(SemanticKittiSource(root)))
+    return frame, model("semantickitti19", tower, frame, root / "model")
+
+
+def test_a_kitti_frame_with_its_real_image_and_without(kitti_camera, overlapping):  # noqa: F811
+    frame, student = kitti_camera
+    (image,) = frame.images
+    covered = pair_images(frame.sweep.xyz, frame.images)[1]
+    ahead = frame.sweep.xyz[:, 0] > 2
+    assert covered[ahead].mean() > 0.99, "the scan is cropped to what the camera sees"
+    assert len(np.unique(image.image)) > 200
     seeing, blind = (student.label(frame.sweep, images) for images in (frame.images, ()))
     for labels in (seeing, blind):
         check(student, frame, labels)

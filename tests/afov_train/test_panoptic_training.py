@@ -11,6 +11,7 @@ import torch
 from afov.errors import InputError
 from afov.image_tower import ImageTower
 from afov.sources.bags import BagSource
+from afov.splits import Split
 from afov.student import Student
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
@@ -18,11 +19,18 @@ from afov_train.cli import train
 from afov_train.config import AugmentConfig, OptimizerConfig
 from afov_train.export import export_student
 from afov_train.network.config import NetworkConfig
-from afov_train.panoptic.config import DecoderConfig, LossConfig, PanopticConfig
+from afov_train.panoptic.config import (
+    DecoderConfig,
+    LossConfig,
+    PanopticConfig,
+    PanopticTrainConfig,
+)
 from afov_train.panoptic.export import panoptic_files
+from afov_train.panoptic.pipeline import panoptic, seen_by_cameras
 from afov_train.panoptic.sweeps import PanopticSweep, PanopticSweeps, collate, prepare
 from afov_train.panoptic.targets import BaseClasses, PanopticTarget
 from afov_train.panoptic.training import PanopticTraining, build_panoptic, train_panoptic
+from afov_train.recordings import Recording
 from afov_train.teachers.config import TeacherConfig
 from afov_train.teachers.image_onnx import image_tower
 from afov_train.teachers.open_clip_teacher import OpenClipTeacher
@@ -138,6 +146,10 @@ def test_no_loss_sees_a_label_of_a_novel_class(bank, prepared):
     assert len(one.text) == np.isin(owners, base.ids).sum(), "nor a name of one"
     with pytest.raises(InputError, match="--base cra: expected classes of barrier"):
         BaseClasses.of(VOCABULARY, ["cra"])
+    split = Split.random(VOCABULARY, 4, 3)
+    assert np.array_equal(
+        BaseClasses.of(VOCABULARY, ["b12n4-3"]).ids, BaseClasses.of(VOCABULARY, split.base).ids
+    )
 
 
 def test_labels_from_a_folder_stand_in_for_truth(frames, tmp_path):
@@ -150,14 +162,69 @@ def test_labels_from_a_folder_stand_in_for_truth(frames, tmp_path):
     np.savez(file, class_id=np.zeros(3), instance_id=np.zeros(3))
     with pytest.raises(InputError, match="label the same recording"):
         PanopticTarget.of_frame(frame, tmp_path)
-    file.write_bytes(b"x")
-    with pytest.raises(InputError, match="expected class_id and instance_id"):
+
+
+def cut(file, ids):
+    np.savez(file, class_id=ids, instance_id=ids)
+    file.write_bytes(file.read_bytes()[:300])
+
+
+def garbled(file, ids):
+    np.savez_compressed(file, class_id=np.arange(len(ids)) % 7, instance_id=ids)
+    whole = bytearray(file.read_bytes())
+    whole[200:260] = bytes(60)
+    file.write_bytes(whole)
+
+
+def one_array(file, ids):
+    with file.open("wb") as stream:
+        np.save(stream, ids)
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda file, ids: file.write_bytes(b"x"), "expected class_id and instance_id"),
+        (lambda file, ids: file.write_bytes(b"PK\x03\x04"), "expected class_id and instance_id"),
+        (cut, "expected class_id and instance_id"),
+        (garbled, "expected class_id and instance_id"),
+        (one_array, "expected class_id and instance_id"),
+        (lambda file, ids: np.savez(file, class_id=ids), "expected class_id and instance_id"),
+        (lambda file, ids: np.savez(file, class_id=ids.astype(object), instance_id=ids),
+         "Object arrays cannot be loaded"),
+        (lambda file, ids: np.savez(file, class_id=ids + 256, instance_id=ids),
+         "class_id: 256 to 256, expected integers from 0 to 255"),
+        (lambda file, ids: np.savez(file, class_id=ids, instance_id=ids - 1),
+         "instance_id: -1 to -1, expected integers from 0 to 65535"),
+        (lambda file, ids: np.savez(file, class_id=ids, instance_id=ids + 2**16),
+         "instance_id: 65536 to 65536, expected"),
+        (lambda file, ids: np.savez(file, class_id=ids * np.nan, instance_id=ids),
+         "class_id: float64, expected integers"),
+        (lambda file, ids: np.savez(file, class_id=ids.astype(str), instance_id=ids),
+         "class_id: <U21, expected integers"),
+    ],
+)  # fmt: skip
+def test_labels_that_are_none_name_the_file(frames, tmp_path, write, said):
+    """An id that wrapped would come out as another class, or join two things."""
+    frame = frames[0]
+    file = tmp_path / f"{frame.token}.npz"
+    write(file, np.zeros(len(frame.sweep), np.int64))
+    with pytest.raises(InputError, match=said) as caught:
         PanopticTarget.of_frame(frame, tmp_path)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_recording_without_labels_is_refused(drive, tower, tmp_path):
     with pytest.raises(InputError, match="no frame has panoptic labels"):
         prepare(BagSource(drive), ImageTower(tower), np.arange(1, 17), tmp_path, tmp_path / "s")
+
+
+def test_truth_without_instances_is_none(frames):
+    """A nuScenes tree with lidarseg alone: of its things every point would be left out."""
+    whole = replace(frames[0].truth, panoptic_class_id=frames[0].truth.class_id)
+    assert PanopticTarget.of_frame(replace(frames[0], truth=whole), None).instance_id.any()
+    semantic = replace(whole, instance_id=whole.instance_id * 0, panoptic_class_id=None)
+    assert PanopticTarget.of_frame(replace(frames[0], truth=semantic), None) is None
 
 
 def panoptic_quality(truth, labels):
@@ -205,6 +272,20 @@ def test_a_sweep_is_learned_by_heart_with_cameras_and_without(
         quality = panoptic_quality(frame.truth, student.label(frame.sweep, images))
         print("PQ", len(images), quality)
         assert quality > 0.15
+
+
+def test_wrong_weights_are_found_out_before_sweeps_are_prepared(drive, tmp_path):
+    recording, weights = Recording(bag=(drive,)), tmp_path / "none.safetensors"
+    config = PanopticTrainConfig(recording=recording, weights=weights, run=tmp_path / "run")
+    with pytest.raises(InputError, match=r"--weights .*none\.safetensors: cannot be read"):
+        panoptic(config)
+    assert not (tmp_path / "run/sweeps").exists()
+
+
+def test_the_export_is_compared_on_a_sweep_that_cameras_saw(frames):
+    blind = [replace(frame, images=()) for frame in frames[:2]]
+    assert seen_by_cameras([*blind, frames[2]]) is frames[2]
+    assert seen_by_cameras(blind) is blind[0]
 
 
 @pytest.mark.slow
