@@ -30,7 +30,9 @@ class Panoptic:
     query: np.ndarray
 
 
-def panoptic(probability: np.ndarray, mask: np.ndarray, thing: np.ndarray) -> Panoptic:
+def panoptic(
+    probability: np.ndarray, mask: np.ndarray, thing: np.ndarray, rivals: int = 0
+) -> Panoptic:
     """Each voxel to the query that claims it most, score times mask (P3Former).
 
     A thing's score counts twice; queries that score 0.4 or less hold nothing; a mask of which
@@ -40,6 +42,7 @@ def panoptic(probability: np.ndarray, mask: np.ndarray, thing: np.ndarray) -> Pa
     Args:
         probability: (Q, K) float32, of each class; column k is the class with id k + 1.
         mask: (Q, V) float32 logits. thing: (K,) bool.
+        rivals: so many classes, the last ones, take their voxels and label nothing.
     """
     best, likely = probability.argmax(1), probability.max(1)
     score = scores(probability, thing)
@@ -53,7 +56,8 @@ def panoptic(probability: np.ndarray, mask: np.ndarray, thing: np.ndarray) -> Pa
         visible = inside[claimed, np.arange(voxels)]
         shown = np.bincount(claimed, visible, minlength=len(kept))
         whole = inside.sum(1)
-        stays = (whole > 0) & (shown >= VISIBLE * whole)
+        asked = best[kept] < len(thing) - rivals
+        stays = asked & (whole > 0) & (shown >= VISIBLE * whole)
         query = np.where(stays[claimed], kept[claimed], -1)
     number = np.zeros(len(probability) + 1, np.uint16)  # the last row is "no query"
     held = np.unique(query[query >= 0])

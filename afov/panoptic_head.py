@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -16,9 +15,9 @@ from scipy.sparse import csr_array
 from afov.frames import CameraImage, Sweep
 from afov.image_tower import ImageTower, unit
 from afov.model_parts import PanopticFiles
+from afov.names import Names
 from afov.panoptic import SCORE, Panoptic, ensemble, panoptic, scores, sigmoid
 from afov.pieces import distinct, pieces
-from afov.text_bank import TextBank
 from afov.towers import Run, open_session
 from afov.voxels import Voxels
 
@@ -69,15 +68,13 @@ class PanopticHead:
         voxels: Voxels,
         embedding: np.ndarray,
         images: Sequence[CameraImage],
-        text_bank: TextBank,
-        temperature: float,
+        names: Names,
     ) -> tuple[Panoptic, Answers, dict[str, float]]:
         """Instances and stuff of a sweep, the answers they are of, and seconds by part.
 
         Args:
             embedding: (V, E) float32, the sparse network's, not normalised.
             images: of the sweep; none where the cameras are off.
-            temperature: of the text bank, for the heads that ask voxels.
         """
         clock = [time.perf_counter()]
         maps = self.tower.maps(images)
@@ -87,11 +84,9 @@ class PanopticHead:
         clock.append(time.perf_counter())
         answers = self.answers(embedding, image, sweep.xyz[voxels.representative])
         clock.append(time.perf_counter())
-        said, thing = self.said(embedding, image), things(text_bank)
-        answers, likely = self.named(
-            answers, said, sweep.xyz, voxels.inverse, text_bank, temperature
-        )
-        found = panoptic(likely, answers.mask, thing)
+        said = self.said(embedding, image)
+        answers, likely = self.named(answers, said, sweep.xyz, voxels.inverse, names)
+        found = panoptic(likely, answers.mask, names.thing, int(names.rival.sum()))
         clock.append(time.perf_counter())
         parts = ("image tower", "image features", "decoder", "masks")
         return found, answers, dict(zip(parts, np.diff(clock).tolist(), strict=True))
@@ -126,10 +121,9 @@ class PanopticHead:
         said: np.ndarray,
         xyz: np.ndarray,
         inverse: np.ndarray,
-        text_bank: TextBank,
-        temperature: float,
+        names: Names,
     ) -> tuple[Answers, np.ndarray]:
-        """The masks to merge, and how likely each is of each class, (Q, K) float32.
+        """The masks to merge, and how likely each is of each class, (Q, K + R) float32.
 
         With the head `voxels` (ours) a thing's mask goes in as its pieces, each named by itself,
         and of masks that hold the same only the best does.
@@ -137,15 +131,14 @@ class PanopticHead:
         Args:
             said: (V, E). xyz: (N, 3), metres, of the points. inverse: (N,) int64, their voxels.
         """
-        name = partial(self.probability, said=said, text_bank=text_bank, temperature=temperature)
-        inside, thing = csr_array(answers.mask > 0, dtype=np.float32), things(text_bank)
-        likely = name(answers.embedding, inside)
+        inside, thing = csr_array(answers.mask > 0, dtype=np.float32), names.thing
+        likely = self.probability(answers.embedding, inside, said, names)
         if self.files.head != "voxels":
             return answers, likely
         some = np.flatnonzero(scores(likely, thing) > SCORE)
         cut = thing[likely[some].argmax(1)]
         inside, of = pieces(inside[some], cut, xyz, inverse)
-        likely = name(answers.embedding[some[of]], inside)
+        likely = self.probability(answers.embedding[some[of]], inside, said, names)
         score = scores(likely, thing)
         kept = np.flatnonzero(score > SCORE)
         kept = kept[distinct(inside[kept], score[kept])]
@@ -153,14 +146,9 @@ class PanopticHead:
         return answers.of(some[of], inside[kept], cut[of]), likely[kept]
 
     def probability(
-        self,
-        embedding: np.ndarray,
-        inside: csr_array,
-        said: np.ndarray,
-        text_bank: TextBank,
-        temperature: float,
+        self, embedding: np.ndarray, inside: csr_array, said: np.ndarray, names: Names
     ) -> np.ndarray:
-        """(Q, K) float32: how likely each query is of each class of the vocabulary.
+        """(Q, K + R) float32: how likely each query is of each class, rivals included.
 
         By the query alone (head `single`, 2401.02402); otherwise by the mean of `said` over its
         mask, too.
@@ -168,15 +156,9 @@ class PanopticHead:
         Args:
             embedding: (Q, E), of the queries. inside: (Q, V), 1 inside of a mask. said: (V, E).
         """
-        learned = sigmoid(self.files.scale * text_bank.class_scores(embedding) + self.files.bias)
+        learned = sigmoid(self.files.scale * names.scores(embedding) + self.files.bias)
         if self.files.head == "single":
             return learned
         pooled = unit(inside @ said)
-        of_mask = text_bank.probabilities(pooled, temperature)[:, 1:]
-        base = np.isin([c.name for c in text_bank.vocabulary.labelled], self.files.base)
-        return ensemble(learned, of_mask, pooled.any(1), base)
-
-
-def things(text_bank: TextBank) -> np.ndarray:
-    """(K,) bool: which classes of the vocabulary are things."""
-    return np.array([c.thing for c in text_bank.vocabulary.labelled])
+        base = names.learned(self.files.base)
+        return ensemble(learned, names.probabilities(pooled), pooled.any(1), base)

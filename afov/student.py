@@ -18,6 +18,7 @@ from afov.kernel_maps import kernel_maps
 from afov.labels import Labels, at_points
 from afov.model_folder import ModelFolder, read_model_folder
 from afov.model_parts import read_panoptic
+from afov.names import Names
 from afov.runtimes import OnDevice, Runtime, RuntimeName, open_runtime
 from afov.short_head import shortened
 from afov.text_bank import TextBank
@@ -104,9 +105,8 @@ class Student:
         found = None
         if self.panoptic is not None:
             # Before the rows become unit rows: the decoder takes them as they are.
-            found, answers, more = self.panoptic.segment(
-                sweep, voxels, rows, images, self.text_bank, self.model.temperature
-            )
+            names = Names(self.text_bank, self.model.text_bank, self.model.temperature)
+            found, answers, more = self.panoptic.segment(sweep, voxels, rows, images, names)
             seconds |= more
         began = time.perf_counter()
         bank, basis = self._bank_for(rows.shape[1])

@@ -26,6 +26,7 @@ from panoptic_drives import Drives  # noqa: E402
 
 from afov.frames import Frame  # noqa: E402
 from afov.model_parts import Head  # noqa: E402
+from afov.names import Names  # noqa: E402
 from afov.panoptic import SCORE, THING  # noqa: E402
 from afov.panoptic_quality import NUSCENES_MIN_POINTS  # noqa: E402
 from afov.splits import Split  # noqa: E402
@@ -57,10 +58,9 @@ def best_queries(student: Student, frame: Frame) -> list[Best]:
     answers = head.answers(rows, image, sweep.xyz[voxels.representative])
     stuff = sum(not c.thing for c in student.vocabulary.labelled if c.name in head.files.base)
     own = answers.mask.argmax(0) >= len(answers.mask) - stuff
-    answers, likely = head.named(
-        answers, head.said(rows, image), sweep.xyz, voxels.inverse,
-        student.text_bank, student.model.temperature,
-    )  # fmt: skip
+    names = Names(student.text_bank, student.text_bank, student.model.temperature)
+    said = head.said(rows, image)
+    answers, likely = head.named(answers, said, sweep.xyz, voxels.inverse, names)
     thing = np.array([False, *(c.thing for c in student.vocabulary.labelled)])
     score = likely.max(1) * np.where(thing[likely.argmax(1) + 1], THING, 1)
     judged = (voxels.inverse >= 0) & (truth.class_id > 0)

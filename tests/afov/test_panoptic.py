@@ -11,7 +11,7 @@ from afov.image_tower import Seen, nothing_seen, windows
 from afov.panoptic import ensemble, panoptic
 
 
-def by_voxel(probability, mask, thing):
+def by_voxel(probability, mask, thing, rivals):
     """P3Former's inference, spelled out."""
     queries, voxels = mask.shape
     score = [max(row) * (2 if thing[int(np.argmax(row))] else 1) for row in probability]
@@ -27,9 +27,9 @@ def by_voxel(probability, mask, thing):
         inside = [v for v in range(voxels) if m[q, v] > 0.5]
         visible = [v for v in inside if owner[v] == q]
         mine = [v for v in range(voxels) if owner[v] == q]
-        if not inside or len(visible) < 0.8 * len(inside):
-            continue
         label = int(np.argmax(probability[q]))
+        if not inside or len(visible) < 0.8 * len(inside) or label >= len(thing) - rivals:
+            continue
         for v in mine:
             result[v] = label + 1
             instance[v] = next_id if thing[label] else 0
@@ -38,8 +38,8 @@ def by_voxel(probability, mask, thing):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.integers(0, 6), st.integers(0, 30))
-def test_voxels_go_to_the_query_that_claims_them_most(seed, queries, voxels):
+@given(st.integers(0, 10**6), st.integers(0, 6), st.integers(0, 30), st.integers(0, 2))
+def test_voxels_go_to_the_query_that_claims_them_most(seed, queries, voxels, rivals):
     rng = np.random.default_rng(seed)
     # Blobs, so that masks are sometimes mostly visible.
     mask = rng.normal(-3, 1, (queries, voxels)).astype(np.float32)
@@ -48,8 +48,8 @@ def test_voxels_go_to_the_query_that_claims_them_most(seed, queries, voxels):
         row[start : start + 8] += rng.uniform(4, 8)
     probability = rng.random((queries, 4)).astype(np.float32) ** 2
     thing = np.array([True, False, True, False])
-    found = panoptic(probability, mask, thing)
-    class_id, instance_id = by_voxel(probability, mask, thing)
+    found = panoptic(probability, mask, thing, rivals)
+    class_id, instance_id = by_voxel(probability, mask, thing, rivals)
     assert found.class_id.tolist() == class_id
     assert found.instance_id.tolist() == instance_id
     assert found.class_id.dtype == np.uint8 and found.instance_id.dtype == np.uint16

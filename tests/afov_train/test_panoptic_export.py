@@ -23,6 +23,7 @@ from afov.image_tower import ImageTower, unit
 from afov.inputs import inputs
 from afov.labelled import published_ids
 from afov.labelled_bag import SEGMENTATION
+from afov.names import Names
 from afov.pairing import pair_images
 from afov.panoptic_head import Answers
 from afov.runtimes.torch_dense import TorchNetwork
@@ -172,13 +173,23 @@ def test_a_semantic_folder_knows_no_instances(model_folder, frames):
     assert list(labels.seconds) == ["voxels", "kernel maps", "network", "labels"]
 
 
-def test_a_new_vocabulary_names_the_same_masks(folder, bank, frames, overlapping):
+@pytest.mark.parametrize("head", ["voxels", "single", "ensemble"])
+def test_a_vocabulary_of_some_classes_leaves_the_rest_without_a_label(
+    folder, bank, frames, overlapping, head
+):
+    """The model's other classes take what is theirs: one class alone is not true of everything."""
     student = Student.open(folder)
-    chosen = Vocabulary("two", bank.vocabulary.labelled[:2])
-    other = student.with_text_bank(TextBank(chosen, bank.embeddings[: len(chosen.phrases)]))
-    labels = other.label(frames[0].sweep)
-    assert other.panoptic is student.panoptic
-    assert labels.class_id.any() and labels.class_id.max() <= 2
+    student.panoptic.files = replace(student.panoptic.files, head=head)
+    everything = student.label(frames[0].sweep, frames[0].images)
+    found, size = np.unique(everything.class_id[everything.class_id > 0], return_counts=True)
+    asked = int(found[size.argmax()])
+    chosen = Vocabulary("one", bank.vocabulary.labelled[asked - 1 : asked])
+    mine = np.isin(bank.vocabulary.phrases, chosen.phrases)
+    other = student.with_text_bank(TextBank(chosen, bank.embeddings[mine]))
+    labels = other.label(frames[0].sweep, frames[0].images)
+    assert len(found) > 1 and other.panoptic is student.panoptic
+    assert np.array_equal(labels.class_id == 1, everything.class_id == asked)
+    assert labels.class_id.max() == 1
 
 
 def test_clouds_without_a_single_good_point_have_no_instances(folder, frames):
@@ -218,7 +229,9 @@ def test_a_mask_is_named_by_its_query_and_by_its_voxels(folder):
     share = np.where(known, 0.4, 0.8)
     for seen in (image, np.zeros_like(image)):
         inside = csr_array(answers.mask > 0, dtype=np.float32)
-        got = head.probability(of_query, inside, head.said(embedding, seen), bank, 0.07)
+        got = head.probability(
+            of_query, inside, head.said(embedding, seen), Names(bank, bank, 0.07)
+        )
         for q in range(6):
             cosine = bank.class_scores(of_query[q : q + 1])[0]
             learned = 1 / (1 + np.exp(-(head.files.scale * cosine + head.files.bias)))
