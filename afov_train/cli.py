@@ -77,7 +77,7 @@ def evaluate(args: list[str] | None = None) -> int:
 
     try:
         config = configured(EvalConfig, "afov-eval", sys.argv[1:] if args is None else args)
-        sources = open_recordings(config.recording, truth=True)
+        sources = open_recordings(config.recording, truth=True, blind=True)
         from afov.splits import Split
         from afov.student import Student
         from afov_train.evaluate import evaluate as run

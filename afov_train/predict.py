@@ -80,14 +80,14 @@ class Predict:
     def _frames(
         self, reader: Reader, cloud: Topic, skipped: Counter[str], *, looks: bool
     ) -> Iterator[Frame]:
-        """The recording's sweeps; with images and poses where the model looks at them."""
+        """The recording's sweeps; with poses and what images there are for a model that looks."""
         from afov.sources.bag_topics import BagTopics
         from afov.sources.bags import BagSource
 
-        if looks and any(topic.kind in ("image", "compressed") for topic in reader.topics):
+        if looks:
             assert self.bag is not None
             topics = BagTopics(cloud=cloud.name)
-            source = BagSource(self.bag, topics, extrinsics=self.extrinsics)
+            source = BagSource(self.bag, topics, extrinsics=self.extrinsics, blind=True)
             yield from track(source, "predict", len(source))
             skipped.update(source.skipped)
             return

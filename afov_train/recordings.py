@@ -42,11 +42,14 @@ class Recording:
     """Take every n-th sweep (bags and SemanticKITTI)."""
 
 
-def open_recordings(recording: Recording, *, truth: bool = False) -> list[Source]:
+def open_recordings(
+    recording: Recording, *, truth: bool = False, blind: bool = False
+) -> list[Source]:
     """The sources behind the settings, in the order of the flags.
 
     Args:
         truth: read ground truth too; only evaluation asks for it.
+        blind: bags without images will do: who is not taught can do without.
 
     Raises:
         InputError: no recording is named, or one cannot be opened.
@@ -67,6 +70,7 @@ def open_recordings(recording: Recording, *, truth: bool = False) -> list[Source
                     tolerance_s=recording.tolerance,
                     every=recording.every,
                     intensity_scale=recording.intensity_scale,
+                    blind=blind,
                 )
             )
     if recording.nuscenes is not None:

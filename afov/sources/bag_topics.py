@@ -72,9 +72,13 @@ def choose_cloud(path: Path, topics: tuple[Topic, ...], named: str | None) -> To
 
 
 def choose_cameras(
-    path: Path, topics: tuple[Topic, ...], named: tuple[str, ...]
+    path: Path, topics: tuple[Topic, ...], named: tuple[str, ...], blind: bool = False
 ) -> tuple[CameraTopics, ...]:
-    """Image topics with the camera_info beside them, one per camera."""
+    """Image topics with the camera_info beside them, one per camera.
+
+    Args:
+        blind: none will do, where the bag has no images.
+    """
     images = {t.name: t for t in topics if t.kind in ("image", "compressed")}
     infos = {t.name for t in topics if t.kind == "info"}
     for name in named:
@@ -82,6 +86,8 @@ def choose_cameras(
             raise InputError(
                 f"{path}: no image topic {name!r}; there are: {', '.join(images) or 'none'}"
             )
+    if not images and blind:
+        return ()
     if not images:
         raise InputError(f"{path}: no camera images (Image or CompressedImage); cameras teach")
     cameras: dict[str, CameraTopics] = {}

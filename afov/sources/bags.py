@@ -52,6 +52,7 @@ class BagSource:
         truth: read /truth/<cloud>, if it is there; only evaluation asks for it.
         tolerance_s: seconds between a sweep and an image, at most.
         every: take every n-th sweep.
+        blind: a bag without images will do.
 
     Raises:
         InputError: no bag, no cloud, no camera, or a choice that must be made.
@@ -67,13 +68,14 @@ class BagSource:
         tolerance_s: float = 0.1,
         every: int = 1,
         intensity_scale: float = 1.0,
+        blind: bool = False,
     ) -> None:
         self.path = Path(path)
         self.name = self.path.stem
         topics = topics or BagTopics()
         self.reader: Reader = open_reader(self.path)
         self.cloud = choose_cloud(self.path, self.reader.topics, topics.cloud)
-        self.cameras = choose_cameras(self.path, self.reader.topics, topics.images)
+        self.cameras = choose_cameras(self.path, self.reader.topics, topics.images, blind)
         self.truth = truth
         self.tolerance = round(tolerance_s * 1e9)
         self.every = max(every, 1)

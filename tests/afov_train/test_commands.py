@@ -48,6 +48,20 @@ def test_eval_counts_what_the_student_says(drive, model_folder, tmp_path, capsys
     assert "teacher, covered" not in found
 
 
+def test_eval_does_without_cameras(drive, model_folder, tmp_path):
+    bag = copied(drive, tmp_path / "blind.mcap", lambda t, d: None if "image_rect" in t else d)
+    with pytest.raises(InputError, match="cameras teach"):
+        BagSource(bag)
+    out = tmp_path / "evaluation"
+    assert evaluate(["--bag", str(bag), "--model", str(model_folder), "--out", str(out)]) == 0
+    found = json.loads((out / "metrics.json").read_text())
+    student, matrix = Student.open(model_folder), np.zeros((17, 17), int)
+    for frame in BagSource(bag, truth=True, blind=True):
+        assert not frame.images and frame.world_from_lidar is not None
+        matrix += confusion(frame.truth.class_id, student.label(frame.sweep).class_id, 16)
+    assert np.array_equal(found["student, all"]["confusion"], matrix) and matrix.any()
+
+
 @pytest.mark.parametrize("afi", ["off", "refined"])
 def test_predict_keeps_the_recording_and_labels_every_point(drive, model_folder, tmp_path, afi):
     out = tmp_path / "labelled.mcap"

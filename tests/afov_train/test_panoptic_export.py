@@ -31,6 +31,7 @@ from afov.sources.bags import BagSource
 from afov.student import Student, at_points
 from afov.text_bank import TextBank
 from afov.towers import open_session
+from afov.tracking import follow
 from afov.vocabulary import Vocabulary
 from afov.voxels import VoxelGrid
 from afov_train.cli import predict
@@ -46,7 +47,7 @@ from afov_train.teachers import image_onnx
 from afov_train.teachers.config import TeacherConfig
 from afov_train.teachers.image_onnx import image_tower
 from afov_train.teachers.open_clip_teacher import OpenClipTeacher
-from tests.afov_train.conftest import lived_in
+from tests.afov_train.conftest import copied, lived_in
 
 GRID = VoxelGrid("cylindrical", (0.25, 2.0, 0.25))
 NETWORK = NetworkConfig()
@@ -406,3 +407,23 @@ def test_predict_shows_the_model_what_the_cameras_saw(folder, drive, tmp_path, o
             unseen = published_ids(student.label(frame.sweep), 0.0)
             blind += int((unseen != points["class_id"]).sum())
     assert not frames and blind, "images make a difference, or this proves nothing"
+
+
+def test_predict_follows_things_through_a_recording_without_images(
+    folder, drive, tmp_path, overlapping, monkeypatch
+):
+    """With the vehicle's poses, or its own motion would be taken for the things'."""
+    bag, out = tmp_path / "blind.mcap", tmp_path / "labelled.mcap"
+    copied(drive, bag, lambda t, d: None if "image_rect" in t else d)
+    poses = []
+    monkeypatch.setattr(
+        "afov_train.predict.follow",
+        lambda tracker, sweep, labels, *known: (
+            poses.append(known[-1]) or follow(tracker, sweep, labels, *known)
+        ),
+    )
+    assert predict(["--bag", str(bag), "--model", str(folder), "--out", str(out)]) == 0
+    frames = list(BagSource(drive))
+    assert len(poses) == len(frames)
+    for pose, frame in zip(poses, frames, strict=True):
+        assert np.allclose(pose, frame.world_from_lidar)
