@@ -135,16 +135,18 @@ def read_panoptic(folder: Path | str) -> PanopticFiles | None:
         scale, bias = float(about["scale"]), float(about["bias"])
         if not (0 < scale < float("inf") and abs(bias) < float("inf")):
             raise ValueError(f"scale {scale}, bias {bias}, expected finite numbers, scale > 0")
-        head = about["head"]
+        head, base = about["head"], about["base"]
         if head not in get_args(Head):
             raise ValueError(f"head {head!r}, expected one of {', '.join(get_args(Head))}")
+        if not isinstance(base, list) or not all(isinstance(name, str) for name in base):
+            raise ValueError(f"base {base!r}, expected a list of class names")
         return PanopticFiles(
             onnx,
             ImageTowerFiles(tower, height, width, int(data["embedding"])),
             scale,
             bias,
             head,
-            tuple(map(str, about["base"])),
+            tuple(base),
         )
     except InputError:
         raise

@@ -81,10 +81,12 @@ class Tracker:
 
         Args:
             stamp: nanoseconds; one that jumps back by more than a second begins anew, one that is
-                a little earlier (a clock that was set, sweeps out of order) counts as the same.
+                a little earlier (a clock that was set, sweeps out of order) counts as the same, as
+                does 0, which a driver sends when it does not know.
             world_from_lidar: (4, 4), to a frame that stands still; None where nobody knows, and
                 then the vehicle's own motion is taken for the things'.
         """
+        stamp = stamp or self._stamp or 0
         if self._stamp is not None and stamp < self._stamp - JUMP_NS:
             self._tracks, self._pose, self._stamp = [], None, None
         seconds = 0.0 if self._stamp is None else max(0, stamp - self._stamp) / 1e9

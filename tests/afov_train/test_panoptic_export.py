@@ -359,6 +359,7 @@ def put(folder, data, name, other):
         (lambda f, d: (f / "panoptic.onnx").write_bytes(b"x"), "SHA-256 is not the one"),
         (lambda f, d: (f / "image_tower.onnx").unlink(), "missing from the model folder"),
         (lambda f, d: d["panoptic"].update(head="two"), "expected one of voxels, single, ensemble"),
+        (lambda f, d: d["panoptic"].update(base="car"), "expected a list of class names"),
         (lambda f, d: d["panoptic"].update(scale=-1), "scale > 0"),
         (lambda f, d: d["panoptic"].pop("image"), "no panoptic part .KeyError"),
         (lambda f, d: d["panoptic"]["image"].update(width=99), r"tower: takes .* 256, 3.* 99, 3"),
