@@ -16,9 +16,10 @@ from afov.vocabulary import Category
 class Names:
     """What masks may be called: K classes that are asked for, and R rivals.
 
-    The rivals are those of the model's own classes that share no phrase with any that is asked for.
-    They take masks and voxels from the others and label nothing: else a vocabulary of one class
-    would be true of everything.
+    The rivals are the model's own classes that are none of those asked for. They take masks and
+    voxels from the others and label nothing: else a vocabulary of one class would be true of
+    everything. An own class is asked for where a phrase of it is, or one that is nearer to it than
+    any other own class: what the model knows as a car may be called an automobile.
 
     Attributes:
         text_bank: of the classes asked for. own: of those that the model learned among.
@@ -33,7 +34,12 @@ class Names:
     def rival(self) -> np.ndarray:
         """(own classes,) bool."""
         asked = set(self.text_bank.vocabulary.phrases)
-        return np.array([asked.isdisjoint(c.phrases) for c in self.own.vocabulary.labelled])
+        other = np.array([asked.isdisjoint(c.phrases) for c in self.own.vocabulary.labelled])
+        own = self.own.vocabulary.phrase_class_id
+        between = self.own.class_scores(self.own.labelled)
+        between[np.arange(len(between)), own[own > 0] - 1] = -1
+        near = self.own.class_scores(self.text_bank.labelled).max(0)
+        return other & (near <= between.max(0))
 
     @cached_property
     def classes(self) -> tuple[Category, ...]:

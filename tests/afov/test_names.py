@@ -53,6 +53,20 @@ def test_what_shares_a_phrase_is_no_rival():
     assert names.probabilities(TREE[None])[0] == pytest.approx([0.25] * 4)
 
 
+def test_another_word_for_an_own_class_is_that_class_and_a_farther_one_is_not():
+    """An omnibus is nearer to the bus than the car is; a cat is not."""
+
+    def asked(to_bus):
+        row = to_bus * BUS + np.sqrt(1 - to_bus**2) * TREE
+        return TextBank(bank(other=["tree"]).vocabulary, row[None].astype(np.float32))
+
+    near = 0.6 * CAR + 0.8 * BUS  # own classes may be alike, too
+    own = TextBank(OWN.vocabulary, np.stack((CAR, AUTO, near, ROAD)))
+    for to_bus, rivals in ((0.9, ["car", "road"]), (0.7, ["car", "bus", "road"])):
+        names = Names(asked(to_bus), own, 0.1)
+        assert [c.name for c in names.classes] == ["other", *rivals]
+
+
 def test_a_base_class_is_known_by_its_phrases_whatever_it_is_called():
     names = Names(bank(vehicle=["auto"], cat=["cat"], road=["tree"]), OWN, 0.1)
     assert [c.name for c in names.classes] == ["vehicle", "cat", "road", "bus", "road"]
