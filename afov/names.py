@@ -36,7 +36,7 @@ class Names:
         asked = set(self.text_bank.vocabulary.phrases)
         other = np.array([asked.isdisjoint(c.phrases) for c in self.own.vocabulary.labelled])
         own = self.own.vocabulary.phrase_class_id
-        between = self.own.class_scores(self.own.labelled)
+        between = self.own.class_scores(self.own.labelled)  # of each phrase and each class
         between[np.arange(len(between)), own[own > 0] - 1] = -1
         near = self.own.class_scores(self.text_bank.labelled).max(0)
         return other & (near <= between.max(0))
