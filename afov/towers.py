@@ -33,6 +33,8 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    # Its threads would wait in a loop, on the cores that merge the masks meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     usable = onnxruntime.get_available_providers() if gpu else ()
     # Never its TensorRT: every sweep has another number of voxels, and would be another engine.
     providers = [p for p in ("CUDAExecutionProvider",) if p in usable] + ["CPUExecutionProvider"]
