@@ -113,7 +113,8 @@ class ImageTower:
         if image.name not in self._last:
             return False
         last, _ = self._last[image.name]
-        return last.stamp == image.stamp and np.array_equal(last.image, image.image)
+        same = last.image is image.image or np.array_equal(last.image, image.image)
+        return last.stamp == image.stamp and same
 
     def look(self, xyz: np.ndarray, images: Sequence[CameraImage]) -> Seen:
         """What the images show of the points that no nearer surface hides.

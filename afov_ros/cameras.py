@@ -42,6 +42,7 @@ class CameraInput:
         self.refused = self._last_refused = 0
         self._node = node
         self._newest: tuple[int, bytes] | None = None
+        self._decoded: tuple[bytes, np.ndarray] | None = None
         self._info: Any = None
         self._lock, box = threading.Lock(), Mailbox()
         self._images, self._infos = (
@@ -80,7 +81,7 @@ class CameraInput:
         """After time jumped back: the image is of another time, so is one not yet taken."""
         with self._lock:
             newest(self._images)
-            self._newest = None
+            self._newest = self._decoded = None
 
     def destroy(self) -> None:
         """Listens no longer."""
@@ -118,12 +119,20 @@ class CameraInput:
         frame = message.header.frame_id or info.header.frame_id
         pose = transforms.lookup(frame, sweep.frame_id, stamp, sweep.stamp)
         with self._counting(stamp):
-            pixels = decode_compressed(message.data) if self.compressed else decode_raw(message)
+            pixels = self._pixels(data, message)
         if width is not None:
             height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
             pixels = np.asarray(Pillow.fromarray(pixels).resize((width, height)))
         camera = camera_of(info, self.topics).scaled(pixels.shape[1], pixels.shape[0])
         return CameraImage(self.name, stamp, pixels, camera, pose)
+
+    def _pixels(self, data: bytes, message: Any) -> np.ndarray:
+        """Of an image as it came; sweeps come faster than images, so the last one is kept."""
+        kept = self._decoded
+        if kept is None or kept[0] is not data:
+            pixels = decode_compressed(message.data) if self.compressed else decode_raw(message)
+            kept = self._decoded = data, pixels
+        return kept[1]
 
     def state(self, stamp: int, tolerance: float) -> tuple[bool, str]:
         """Whether all is well at a sweep's stamp, and what to tell."""

@@ -343,6 +343,10 @@ def test_images_wait_in_the_middleware_until_someone_looks(talker: Peer) -> None
     talker.spin_until(lambda: camera.age((BEGIN + 2) * 10**9) == 0.0)
     first, again = camera.look(), camera.look()
     assert first is not None and first is again  # kept until there is another
+    message = rig.image("b", BEGIN + 2)
+    pixels, once_more = (camera._pixels(seen[1], message) for seen in (first, again))
+    assert pixels is once_more and pixels.shape == (HEIGHT, WIDTH, 3)
+    assert camera._pixels(bytes(bytearray(first[1])), message) is not pixels
     send(BEGIN + 3)
     time.sleep(0.5)
     camera.forget()
