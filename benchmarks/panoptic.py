@@ -107,7 +107,6 @@ ROWS = {
     "full supervision": Row(single(USUAL), "truth", blind=True, clusters=True, heads=OTHERS),
     "without annotation": Row(single(USUAL), "pseudo", blind=True, heads=OTHERS),
     "single head + voxel loss alone": Row(single(replace(PUBLISHED, object=0.0))),
-    "both losses threefold": Row(single(replace(PUBLISHED, object=3.0, voxel=0.3))),
 }
 GROUPS = ("all", "base", "novel", "base things", "base stuff", "novel things", "novel stuff")
 FIGURES = ("PQ", "SQ", "RQ", "PQ-dagger", "mIoU")
