@@ -95,7 +95,7 @@ class PanopticConfig(TrainingConfig):
     head: Head = "voxels"
     """What names a mask. single: the query's embedding alone (the paper); ensemble: and the mean
     image feature inside the mask (the paper's baseline, FC-CLIP's geometric mean); voxels: and
-    the mean of these and the voxels' own embeddings (ours)."""
+    the mean of these and the voxels' own embeddings, a thing's mask in pieces (ours)."""
     windows: tuple[int, int] = (3, 6)
     """Rows and columns of the image tower's own windows into which an image is cut."""
 
