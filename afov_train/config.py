@@ -226,7 +226,7 @@ class EvalConfig:
     model: Path = Path("runs/latest/model")
     """The model folder."""
     novel: tuple[str, ...] = ()
-    """Classes that no label named in training, or the split of `afov-train panoptic --base`:
-    panoptic quality apart for them."""
+    """Classes that no label named in training, or the split that `--base` named there: panoptic
+    quality apart for them."""
     out: Path = Path("evaluation")
     """Where metrics.csv and metrics.json go."""
