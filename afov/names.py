@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from afov.text_bank import TextBank
+from afov.text_bank import TextBank, softmax
 from afov.vocabulary import Category
 
 
@@ -66,7 +66,4 @@ class Names:
 
     def probabilities(self, rows: np.ndarray) -> np.ndarray:
         """(N, E) unit rows to (N, K + R) float32: softmax over the classes."""
-        logits = self.scores(rows) / self.temperature
-        likely = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
-        share: np.ndarray = likely / likely.sum(1, keepdims=True)
-        return share
+        return softmax(self.scores(rows), self.temperature)

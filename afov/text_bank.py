@@ -50,10 +50,9 @@ class TextBank:
 
     def probabilities(self, embeddings: np.ndarray, temperature: float) -> np.ndarray:
         """(N, E) unit rows to (N, K + 1) float32: softmax over the classes; column 0 is zero."""
-        logits = self.class_scores(embeddings) / temperature
-        likely = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
-        result = np.zeros((len(logits), logits.shape[1] + 1), np.float32)
-        np.divide(likely, likely.sum(1, keepdims=True), out=result[:, 1:])
+        scores = self.class_scores(embeddings)
+        result = np.zeros((len(scores), scores.shape[1] + 1), np.float32)
+        result[:, 1:] = softmax(scores, temperature)
         return result
 
     def classify(self, rows: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
@@ -88,3 +87,11 @@ class TextBank:
         """(K,) int64: where each class's run of phrases ends."""
         owner = self.vocabulary.phrase_class_id
         return np.flatnonzero(np.diff(owner[owner > 0], append=0)) + 1
+
+
+def softmax(scores: np.ndarray, temperature: float) -> np.ndarray:
+    """(N, K) cosines to (N, K) probabilities."""
+    logits = scores / temperature
+    likely = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
+    share: np.ndarray = likely / likely.sum(1, keepdims=True)
+    return share

@@ -27,7 +27,7 @@ from panoptic_drives import Drives  # noqa: E402
 from afov.frames import Frame  # noqa: E402
 from afov.model_parts import Head  # noqa: E402
 from afov.names import Names  # noqa: E402
-from afov.panoptic import SCORE, THING  # noqa: E402
+from afov.panoptic import SCORE, scores  # noqa: E402
 from afov.panoptic_quality import NUSCENES_MIN_POINTS  # noqa: E402
 from afov.splits import Split  # noqa: E402
 from afov.student import Student  # noqa: E402
@@ -62,7 +62,7 @@ def best_queries(student: Student, frame: Frame) -> list[Best]:
     said = head.said(rows, image)
     answers, likely = head.named(answers, said, sweep.xyz, voxels.inverse, names)
     thing = np.array([False, *(c.thing for c in student.vocabulary.labelled)])
-    score = likely.max(1) * np.where(thing[likely.argmax(1) + 1], THING, 1)
+    score = scores(likely, names.thing)
     judged = (voxels.inverse >= 0) & (truth.class_id > 0)
     voxel = voxels.inverse[judged]
     inside, own = (answers.mask > 0)[:, voxel], own[voxel]

@@ -45,6 +45,17 @@ def nuscenes(shared, tower, tmp_path_factory):
     return frame, model("nuscenes16", tower, frame, tmp_path_factory.mktemp("n") / "model")
 
 
+def in_a_tree(root, tower, scan, image, calibration):
+    """One frame as SemanticKITTI lays it out, and a model."""
+    sequence = root / "sequences/00"
+    for part, file in (("velodyne", scan), ("image_2", image)):
+        (sequence / part).mkdir(parents=True)
+        (sequence / part / f"000000{file.suffix}").symlink_to(file)
+    (sequence / "calib.txt").write_text(calibration)
+    frame = next(iter(SemanticKittiSource(root)))
+    return frame, model("semantickitti19", tower, frame, root / "model")
+
+
 @pytest.fixture(scope="module")
 def kitti(shared, tower, tmp_path_factory):
     """The real scan in a tree; the data at hand has no image, so one of noise of KITTI's size."""
@@ -52,15 +63,9 @@ def kitti(shared, tower, tmp_path_factory):
     if not scan.exists():
         pytest.skip(f"needs {scan}")
     root = tmp_path_factory.mktemp("kitti")
-    sequence = root / "sequences/00"
-    for part in ("velodyne", "image_2"):
-        (sequence / part).mkdir(parents=True)
-    (sequence / "velodyne/000000.bin").symlink_to(scan)
-    (sequence / "calib.txt").write_text(CALIBRATION)
     pixels = np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)
-    Image.fromarray(pixels).save(sequence / "image_2/000000.png")
-    frame = next(iter(SemanticKittiSource(root)))
-    return frame, model("semantickitti19", tower, frame, root / "model")
+    Image.fromarray(pixels).save(root / "noise.png")
+    return in_a_tree(root, tower, scan, root / "noise.png", CALIBRATION)
 
 
 def check(student, frame, labels):
@@ -74,6 +79,14 @@ def check(student, frame, labels):
     # An id is one object of one class; a mask may lose all its points to a coarser voxel's others.
     for one in np.unique(labels.instance_id[labels.instance_id > 0]):
         assert len(np.unique(labels.class_id[labels.instance_id == one])) == 1
+
+
+def check_seeing_and_blind(student, frame):
+    """Both hold, and the image makes a difference."""
+    seeing, blind = (student.label(frame.sweep, images) for images in (frame.images, ()))
+    for labels in (seeing, blind):
+        check(student, frame, labels)
+    assert not np.array_equal(seeing.voxel_embedding, blind.voxel_embedding)
 
 
 @pytest.mark.parametrize("cameras", [6, 1, 0])
@@ -92,10 +105,7 @@ def test_a_kitti_scan_with_its_camera_and_without(kitti, overlapping):  # noqa: 
     seen = student.panoptic.tower.look(frame.sweep.xyz, frame.images)
     assert 0.1 < len(seen.point) / len(frame.sweep) < 0.25
     assert (frame.sweep.xyz[seen.point, 0] > 0).all(), "the camera looks ahead"
-    seeing, blind = (student.label(frame.sweep, images) for images in (frame.images, ()))
-    for labels in (seeing, blind):
-        check(student, frame, labels)
-    assert not np.array_equal(seeing.voxel_embedding, blind.voxel_embedding)
+    check_seeing_and_blind(student, frame)
 
 
 @pytest.fixture(scope="module")
@@ -104,17 +114,14 @@ def kitti_camera(shared, tower, tmp_path_factory):
     folder = shared / "data/kitti-000008"
     if not folder.exists():
         pytest.skip(f"needs {folder}")
-    root = tmp_path_factory.mktemp("kitti8")
-    sequence = root / "sequences/00"
-    for part, file in (("velodyne", "000008.bin"), ("image_2", "000008.png")):
-        (sequence / part).mkdir(parents=True)
-        (sequence / part / file).symlink_to(folder / file)
     camera = json.loads((folder / "000008.json").read_text())["images"]["CAM2"]
     rows = {"P2": camera["cam2img"], "Tr": camera["lidar2cam"]}
     lines = (f"{k}: {' '.join(map(str, np.ravel(m)[:12]))}" for k, m in rows.items())
-    (sequence / "calib.txt").write_text("\n".join(lines))
-    frame = next(iter(SemanticKittiSource(root)))
-    return frame, model("semantickitti19", tower, frame, root / "model")
+    root, files = (
+        tmp_path_factory.mktemp("kitti8"),
+        (folder / f"000008.{k}" for k in ("bin", "png")),
+    )
+    return in_a_tree(root, tower, *files, "\n".join(lines))
 
 
 def test_a_kitti_frame_with_its_real_image_and_without(kitti_camera, overlapping):  # noqa: F811
@@ -124,7 +131,4 @@ def test_a_kitti_frame_with_its_real_image_and_without(kitti_camera, overlapping
     ahead = frame.sweep.xyz[:, 0] > 2
     assert covered[ahead].mean() > 0.99, "the scan is cropped to what the camera sees"
     assert len(np.unique(image.image)) > 200
-    seeing, blind = (student.label(frame.sweep, images) for images in (frame.images, ()))
-    for labels in (seeing, blind):
-        check(student, frame, labels)
-    assert not np.array_equal(seeing.voxel_embedding, blind.voxel_embedding)
+    check_seeing_and_blind(student, frame)
